@@ -1,0 +1,45 @@
+"""A model bundle on disk: ``model.onnx``, ``spec.json``, ``parity.json`` and ``card.md`` in one folder."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from picker.errors import BundleError
+from picker.spec import PickerSpec
+
+MODEL, SPEC, PARITY, CARD = "model.onnx", "spec.json", "parity.json", "card.md"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files are all there and whose specification was read; the graph is opened by a stepper."""
+
+    folder: Path
+    spec: PickerSpec
+    digest: str
+    """SHA-256 over ``model.onnx`` and ``spec.json``, hexadecimal: the identity of the model in every pick."""
+
+    @property
+    def model_path(self) -> Path:
+        """Path of the step graph."""
+        return self.folder / MODEL
+
+    @property
+    def label(self) -> str:
+        """Short name for logs and messages, for example ``small-1a2b3c4d``."""
+        return f"{self.spec.name}-{self.digest[:8]}"
+
+
+def load_bundle(folder: str | Path) -> Bundle:
+    """Read a bundle folder; raises BundleError that names what is missing or wrong."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise BundleError(f"{folder}: no such bundle folder; set the key `bundle` to a folder that holds {MODEL}")
+    for name in (MODEL, SPEC, PARITY):
+        if not (folder / name).is_file():
+            raise BundleError(f"{folder / name}: missing; export the bundle again with `python -m export build`")
+    text = (folder / SPEC).read_text(encoding="utf-8")
+    digest = hashlib.sha256((folder / MODEL).read_bytes() + text.encode()).hexdigest()
+    return Bundle(folder=folder, spec=PickerSpec.from_json(text, str(folder / SPEC)), digest=digest)

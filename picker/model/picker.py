@@ -1,0 +1,104 @@
+"""The picker: samples in, probabilities out, state in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from picker.model.causal import Delay, TailState
+from picker.model.config import ModelConfig
+from picker.model.encoder import EncoderState, FeatureEncoder
+from picker.model.head import HeadState, PickHead
+from picker.model.normalizer import LARGEST, NormalizerState, RunningNormalizer
+from picker.model.state import clear, describe
+from picker.model.unet import UNetState, XLSTMUNet
+from picker.spec import PickerSpec
+
+
+class PickerState(NamedTuple):
+    """Everything that a station carries from chunk to chunk."""
+
+    normalizer: NormalizerState
+    encoder: EncoderState
+    delay: TailState
+    unet: UNetState
+    head: HeadState
+
+
+class Picker(nn.Module):
+    """Logits and probabilities of P, S and noise at 100 Hz, ``lookahead_samples`` late.
+
+    Causality: a chunk of 64 samples is one step; an output depends on everything up to the end of its own chunk.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.levels[0].width
+        self.normalizer = RunningNormalizer(config.chunk_samples)
+        self.encoder = FeatureEncoder(config)
+        self.delay = Delay(width, config.lookahead_samples // config.stride)
+        self.late = nn.Linear(width, width)
+        self.unet = XLSTMUNet(config)
+        self.head = PickHead(config)
+
+    def initial_state(self, batch: int, like: Tensor | None = None) -> PickerState:
+        """A fresh state (all zeros) of the dtype and on the device of ``like`` or of the parameters."""
+        like = next(self.parameters()) if like is None else like
+        return PickerState(
+            normalizer=self.normalizer.initial_state(batch, like),
+            encoder=self.encoder.initial_state(batch, like),
+            delay=self.delay.initial_state(batch, like),
+            unet=self.unet.initial_state(batch, like),
+            head=self.head.initial_state(batch, like),
+        )
+
+    def forward(
+        self, chunk: Tensor, valid: Tensor, reset: Tensor | None = None, state: PickerState | None = None
+    ) -> tuple[Tensor, PickerState]:
+        """Logits (B, 3, T) and the next state.
+
+        chunk (B, C, T) samples with the offset removed, T a multiple of 64; valid (B, C, T) bool; reset (B,) bool
+        clears a row's state before the chunk. A sample that is not finite (or absurdly large) counts as not valid and
+        never reaches the recurrence.
+        """
+        state = self.initial_state(chunk.shape[0], chunk) if state is None else state
+        if reset is not None:
+            state = clear(state, reset)
+        valid = valid & (chunk.abs() <= LARGEST)
+        features, normalizer = self.normalizer(chunk.masked_fill(~valid, 0.0), valid, state.normalizer)
+        tokens, encoder = self.encoder(features, state.encoder)
+        late, delay = self.delay(tokens.transpose(1, 2), state.delay)
+        tokens, unet = self.unet(tokens, state.unet, self.late(late.transpose(1, 2)))
+        logits, head = self.head(tokens, features, state.head)
+        return logits, PickerState(normalizer, encoder, delay, unet, head)
+
+    def probabilities(
+        self, chunk: Tensor, valid: Tensor, reset: Tensor | None = None, state: PickerState | None = None
+    ) -> tuple[Tensor, PickerState]:
+        """As ``forward``, with softmax probabilities (B, 3, T) in place of logits."""
+        logits, after = self(chunk, valid, reset, state)
+        return torch.softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=1), after
+
+
+def specification(
+    model: Picker,
+    *,
+    name: str | None = None,
+    thresholds: Mapping[str, float] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> PickerSpec:
+    """The specification of the model's bundle; ``name`` defaults to the configuration's, ``thresholds`` to PickerSpec's."""
+    config = model.config
+    given: dict[str, Any] = {} if thresholds is None else {"thresholds": dict(thresholds)}
+    return PickerSpec(
+        name=name or config.name,
+        lookahead_samples=config.lookahead_samples,
+        chunk_samples=config.chunk_samples,
+        state=describe(model.initial_state(1)),
+        provenance=dict(provenance or {}),
+        **given,
+    )

@@ -1,0 +1,22 @@
+"""A pick as the decision code knows it: sample numbers and probabilities, no clock and no station."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pick:
+    """One decided phase arrival on the 100 Hz sample grid.
+
+    Sample numbers count from the same origin as the probabilities that were fed (in the daemon: the station's grid
+    counted from the Unix epoch). ``sample`` is refined below one sample; ``crossed_sample`` is the first sample whose
+    probability reached the threshold and never changes for this pick; ``decided_sample`` is the last input sample that
+    had been seen when the pick was decided, so ``decided_sample - sample`` is the latency in data time.
+    """
+
+    phase: str
+    sample: float
+    probability: float
+    crossed_sample: int
+    decided_sample: int

@@ -1,0 +1,78 @@
+"""What a picker is, for everyone who may not import torch: rates, orders, sizes and the name of each state tensor."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from picker.errors import BundleError
+
+SPEC_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateTensor:
+    """One tensor of recurrent state; ``shape`` leaves out the batch axis, which comes first."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes a station."""
+        return math.prod(self.shape) * (2 if self.dtype == "float16" else 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PickerSpec:
+    """The contract between a step graph and whoever drives it.
+
+    A step takes ``chunk_samples`` samples of each component and yields as many probabilities of each phase; the
+    probability at output sample t speaks of input sample ``t - lookahead_samples``.
+    """
+
+    name: str
+    lookahead_samples: int
+    state: tuple[StateTensor, ...]
+    sampling_rate_hz: float = 100.0
+    components: str = "ZNE"
+    chunk_samples: int = 64
+    phases: tuple[str, ...] = ("P", "S", "N")
+    thresholds: Mapping[str, float] = field(default_factory=lambda: {"P": 0.3, "S": 0.3})
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    version: int = SPEC_VERSION
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of state a station."""
+        return sum(tensor.size_bytes for tensor in self.state)
+
+    def to_json(self) -> str:
+        """The text of ``spec.json``."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "spec.json") -> PickerSpec:
+        """Read ``spec.json``; raises BundleError that names ``source`` and the key."""
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise BundleError(f"{source}: not JSON ({error}); export the bundle again") from error
+        version = values.get("version") if isinstance(values, dict) else None
+        if version != SPEC_VERSION:
+            raise BundleError(
+                f"{source}: version is {version!r}, this Onset reads version {SPEC_VERSION}; "
+                "upgrade Onset or export the bundle again"
+            )
+        try:
+            values["state"] = tuple(
+                StateTensor(name=t["name"], shape=tuple(t["shape"]), dtype=t["dtype"]) for t in values["state"]
+            )
+            values["phases"] = tuple(values["phases"])
+            return cls(**values)
+        except (KeyError, TypeError) as error:
+            raise BundleError(f"{source}: {error}; export the bundle again") from error
