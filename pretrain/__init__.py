@@ -1,0 +1,1 @@
+"""Waveforms to checkpoint: data, training and evaluation."""

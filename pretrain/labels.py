@@ -1,0 +1,42 @@
+"""Soft labels and the loss of a picker.
+
+The target of a phase is a Gaussian around each onset (PhaseNet, Zhu & Beroza 2019); noise is what remains. The output
+at sample t speaks of sample t - lookahead, so the target is shifted by the look-ahead.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pretrain.bank import Windows
+
+WIDTH_S = {"P": 0.08, "S": 0.12}
+"""Standard deviation of the soft label, about the spread of careful analysts."""
+ONSET_WEIGHT = 4.0
+"""Samples near an onset weigh up to this much more: they are one in a thousand."""
+
+
+def soft_labels(windows: Windows, sampling_rate_hz: float = 100.0) -> Tensor:
+    """Targets (B, 3, W) of P, S and noise that sum to one at each sample."""
+    samples = torch.arange(windows.waveform.shape[-1], device=windows.waveform.device)
+    curves = []
+    for phase, width_s in enumerate(WIDTH_S.values()):
+        distance = (samples - windows.positions[..., None]) / (width_s * sampling_rate_hz)
+        distance = torch.where((windows.phases == phase)[..., None], distance, torch.inf)
+        curves.append(torch.exp(-0.5 * distance.abs().amin(1) ** 2))
+    onsets = torch.stack(curves, 1)
+    onsets = onsets / onsets.sum(1, keepdim=True).clamp(min=1.0)
+    return torch.cat([onsets, (1 - onsets.sum(1, keepdim=True)).clamp(min=0.0)], 1)
+
+
+def pick_loss(logits: Tensor, windows: Windows, lookahead_samples: int) -> Tensor:
+    """Cross-entropy with soft labels; logits (B, 3, W) are ``lookahead_samples`` late. Returns a scalar, float32."""
+    keep = logits.shape[-1] - lookahead_samples
+    target = soft_labels(windows)[..., :keep]
+    # A sample counts only where at least one component has data.
+    trust = (windows.trust * windows.valid.any(1))[..., :keep]
+    weight = trust * (1 + (ONSET_WEIGHT - 1) * (1 - target[:, 2]))
+    log_probability = torch.log_softmax(logits.float(), 1)[..., lookahead_samples:]
+    entropy = -(target * log_probability).sum(1)
+    return (entropy * weight).sum() / weight.sum().clamp(min=1.0)

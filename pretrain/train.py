@@ -1,0 +1,258 @@
+"""Supervised training of a picker on a pack: one plain loop, on a GPU or on a CPU, and the command ``pretrain train``.
+
+A run is a folder: ``settings.json`` (what was asked), ``log.jsonl`` (one line each ``log_every`` steps and each
+validation), ``last.pt`` (to go on from; written beside and renamed) and ``picker.safetensors`` (averaged weights of
+the best validation: what `python -m export build` takes).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from picker.errors import ConfigError
+from picker.model.checkpoint import save_picker
+from picker.model.config import PRESETS
+from pretrain.bank import Bank
+from pretrain.data import Trace, load_pack
+from pretrain.data.trace import TRAIN, TUNE
+from pretrain.settings import TrainSettings
+from pretrain.trainer import Trainer
+from pretrain.validate import summary, validate
+
+SHARES = {"manual": 0.36, "auto": 0.14, "manual_lowq": 0.06, "pseudo": 0.32, "noise": 0.12}
+"""How often each kind of trace is drawn: analysts' picks most, whatever their number."""
+
+REHEARSED_STEPS = 3
+
+DESCRIPTION = """\
+Train a picker on a pack and keep the averaged weights of its best validation. Needs PyTorch (pip install
+'onset[train]'). RUN is a folder:
+
+  settings.json       what was asked
+  log.jsonl           loss, gradient norm and, at each validation, F1 on the fold tune, one JSON object a line
+  last.pt             everything needed to go on; written at each validation and when stopped
+  picker.safetensors  the best weights so far: python -m export build RUN BUNDLE
+
+Ctrl-C or SIGTERM finishes the step, saves and exits; the same command then goes on as if nothing had happened (on
+a CPU to the last bit). --steps, --minutes and --validate-every may change between the parts of a run; whatever else
+shapes the weights may not."""
+
+EXAMPLES = """\
+examples:
+  see that it runs and how long it will take, and write nothing:
+    pretrain train train.npz runs/first --dry-run
+  one GPU (found by itself), with faster steps after a slow start:
+    pretrain train train.npz runs/first --batch 64 --steps 6000 --compile
+  a CPU, an hour: fewer and shorter windows; the learning rate follows the clock
+    pretrain train train.npz runs/cpu --device cpu --batch 16 --window-samples 3072 --minutes 60
+  go on after an interruption, or make a run longer:
+    pretrain train train.npz runs/first --batch 64 --steps 9000 --compile"""
+
+
+def folds_of(pack: str) -> tuple[list[Trace], list[Trace]]:
+    """Traces to learn from and traces to judge by; raises ConfigError where a pack lacks labels in either fold."""
+    traces = load_pack(pack, folds=(TRAIN, TUNE))
+    learn = [trace for trace in traces if trace.fold == TRAIN]
+    # Picks of doubtful quality serve as weak labels, but do not judge.
+    judge = [trace for trace in traces if trace.fold == TUNE and trace.status != "manual_lowq"]
+    for fold, chosen in ((TRAIN, learn), (TUNE, judge)):
+        if not any(trace.labels for trace in chosen):
+            raise ConfigError(
+                f"{pack}: no labelled trace in fold {fold}; pack more events, or another --tune-share, "
+                "with `pretrain pack`"
+            )
+    return learn, judge
+
+
+def train(
+    settings: TrainSettings, folder: Path, device: torch.device, stop: Callable[[], bool] = lambda: False
+) -> dict[str, float]:
+    """Train until ``steps`` or ``minutes`` are over or ``stop()`` says so; a run found in ``folder`` goes on.
+
+    Returns the summary of the last validation, empty where there was none. Raises ConfigError where the pack or the
+    folder does not fit, OnsetError where training diverges.
+    """
+    learn, judge = folds_of(settings.pack)
+    trainer = Trainer(settings, folder, device)
+    if (folder / "last.pt").is_file():
+        trainer.resume()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "settings.json").write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
+    forget_after(folder / "log.jsonl", trainer.step)
+    bank, figures = Bank(learn, SHARES, device), {}
+    began = time.monotonic() - trainer.spent_s
+    with _bar() as bar, (folder / "log.jsonl").open("a", encoding="utf-8") as log:
+        task = bar.add_task("", total=settings.steps, completed=trainer.step)
+        while trainer.progress < 1 and not stop():
+            loss, norm = trainer.train_step(bank)
+            trainer.spent_s = time.monotonic() - began
+            bar.update(task, completed=trainer.step)
+            entry: dict[str, Any] = {}
+            if trainer.step % settings.log_every == 0:
+                entry = {"loss": loss.item(), "gradient_norm": norm.item(), "skipped_steps": trainer.skipped}
+                bar.update(task, description=f"loss {entry['loss']:.4f}")
+            if trainer.step % settings.validate_every == 0 or trainer.progress >= 1:
+                figures = _validated(trainer, judge)
+                entry |= figures
+                trainer.save()
+                _say(bar.console, f"step {trainer.step}: " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
+            if entry:
+                when = {"step": trainer.step, "seconds": round(trainer.spent_s, 1)}
+                print(json.dumps(_finite(when | entry)), file=log, flush=True)
+    if trainer.progress < 1:
+        trainer.save()
+        so_far = f"stopped at step {trainer.step} of {settings.steps} and saved"
+        _say(bar.console, f"{so_far}; the same command goes on from {folder / 'last.pt'}")
+    elif not figures:
+        _say(bar.console, f"{folder}: this run is over, at step {trainer.step}; more --steps or --minutes continue it")
+    return figures
+
+
+def _bar() -> Progress:
+    columns = TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}")
+    return Progress(*columns, TimeRemainingColumn())
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True)
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows no NaN: it becomes null."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Cut a log back to ``step``: a run that was killed takes up its last save, and logs what came after it again."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        try:
+            if json.loads(line)["step"] > step:
+                break
+        except (ValueError, KeyError, TypeError):
+            break
+        kept.append(line)
+    path.write_text("".join(kept), encoding="utf-8")
+
+
+def _validated(trainer: Trainer, judge: list[Trace]) -> dict[str, float]:
+    """Score the averaged weights on the tune fold; the best become ``picker.safetensors``."""
+    with trainer.averaged.applied(trainer.model):
+        figures = summary(validate(trainer.model, judge, trainer.device))
+        if figures["f1"] > trainer.best:
+            trainer.best = figures["f1"]
+            asked = asdict(trainer.settings) | {"pack": Path(trainer.settings.pack).name}
+            provenance = {"settings": asked, "step": trainer.step, "tune": _finite(figures)}
+            save_picker(trainer.folder / "picker.safetensors", trainer.model, provenance)
+    return figures
+
+
+def rehearse(settings: TrainSettings, device: torch.device) -> None:
+    """A few steps and a validation that leave nothing behind, and what they say about the run."""
+    learn, judge = folds_of(settings.pack)
+    trainer, console = Trainer(settings, Path(), device), Console()
+    bank = Bank(learn, SHARES, device)
+    times_s = [time.monotonic()]
+    for _ in range(REHEARSED_STEPS):
+        loss, _ = trainer.train_step(bank)
+        times_s.append(time.monotonic())
+    validate(trainer.model, judge, device)
+    validation_s = time.monotonic() - times_s[-1]
+    # The first step is slower than all that follow: memory is taken and kernels are made.
+    step_s = (times_s[-1] - times_s[1]) / (REHEARSED_STEPS - 1)
+    validations = math.ceil(settings.steps / settings.validate_every)
+    total_s = settings.steps * step_s + validations * validation_s
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    window_s = settings.window_samples / 100
+    _say(console, f"{settings.preset}: {parameters:,} parameters, look-ahead {settings.lookahead_samples} samples")
+    _say(console, f"{len(learn)} traces to learn from, {len(judge)} to judge by")
+    _say(console, f"{1 / step_s:.2f} steps/s of {settings.batch} windows of {window_s:.1f} s on {device}")
+    _say(console, f"loss {loss.item():.3f} after {REHEARSED_STEPS} steps; a validation takes {validation_s:.1f} s")
+    limit = "" if settings.minutes is None else f", but ends after {settings.minutes:g}"
+    _say(console, f"{settings.steps} steps with {validations} validations take about {total_s / 60:.1f} min{limit}")
+    _say(console, "dry run: nothing was written")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments, description and examples of ``pretrain train``."""
+    parser.description, parser.epilog = DESCRIPTION, EXAMPLES
+    default = TrainSettings(pack="")
+    add = parser.add_argument
+    add("pack", metavar="PACK.npz", help="training pack made by `pretrain pack`")
+    add("run_folder", type=Path, metavar="RUN", help="folder of the run; an interrupted run in it goes on")
+    add("--preset", choices=sorted(PRESETS), default=default.preset, help="size of the model (%(default)s)")
+    add("--gate", choices=("sigmoid", "exponential"), default=default.gate, help="input gate (%(default)s)")
+    add("--lookahead-samples", type=int, default=default.lookahead_samples, help="multiple of 4 (%(default)s)")
+    add("--steps", type=int, default=default.steps, help="optimizer steps (%(default)s)")
+    add("--minutes", type=float, help="stop after this long; the learning rate follows")
+    add("--batch", type=int, default=default.batch, help="windows a step (%(default)s)")
+    add("--window-samples", type=int, default=default.window_samples, help="multiple of 64 (%(default)s)")
+    add("--rate", type=float, default=default.rate, help="peak learning rate (%(default)s)")
+    add("--dropout", type=float, default=default.dropout, help="(%(default)s)")
+    add("--weight-decay", type=float, default=default.weight_decay, help="(%(default)s)")
+    add("--seed", type=int, default=default.seed, help="seed of weights and batches (%(default)s)")
+    add("--compile", action="store_true", help="torch.compile the model: slow start, faster steps")
+    add("--validate-every", type=int, default=default.validate_every, help="steps between validations (%(default)s)")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(here: %(default)s)")
+    add("--dry-run", action="store_true", help=f"{REHEARSED_STEPS} steps and a validation: how long it will take")
+
+
+def device_of(name: str) -> torch.device:
+    """The device of that name; raises ConfigError where this machine has none."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"--device {name}: not usable here ({reason}); try --device cpu") from error
+    return device
+
+
+@contextmanager
+def stopped_by_signal() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM or SIGINT has come, in place of what they else do; a second one does what it always did."""
+    asked: list[int] = []
+    before = {int(number): signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run ``pretrain train``."""
+    names = TrainSettings.__dataclass_fields__.keys()
+    settings = TrainSettings(**{name: getattr(arguments, name) for name in names if hasattr(arguments, name)})
+    device = device_of(arguments.device)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    if arguments.dry_run:
+        rehearse(settings, device)
+        return 0
+    with stopped_by_signal() as stop:
+        train(settings, arguments.run_folder, device, stop)
+    return 0

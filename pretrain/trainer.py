@@ -1,0 +1,147 @@
+"""A training run in progress, and how it is put on disk and taken up again."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from picker.errors import ConfigError, OnsetError
+from picker.model.config import preset
+from picker.model.picker import Picker
+from pretrain.augment import augment
+from pretrain.average import Averaged
+from pretrain.bank import Bank
+from pretrain.labels import pick_loss
+from pretrain.settings import MAY_CHANGE, TrainSettings, rate_at
+
+MOST_SKIPPED = 20
+"""A run ends when the gradient was not finite for this many steps in a row."""
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """AdamW groups: matrices decay, norms, biases and other vectors do not."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+class Trainer:
+    """A run in progress: model, optimizer, averaged weights, random stream and the best validation so far.
+
+    ``step`` counts batches, ``skipped`` those whose gradient was not finite, ``spent_s`` is the time of the run over
+    all its parts, ``best`` the highest mean F1 of a validation.
+    """
+
+    def __init__(self, settings: TrainSettings, folder: Path, device: torch.device) -> None:
+        torch.manual_seed(settings.seed)
+        self.settings, self.folder, self.device = settings, folder, device
+        config = replace(
+            preset(settings.preset),
+            lookahead_samples=settings.lookahead_samples,
+            gate=settings.gate,
+            dropout=settings.dropout,
+        )
+        self.model = Picker(config).to(device)
+        self.forward = torch.compile(self.model) if settings.compile else self.model
+        groups = parameter_groups(self.model, settings.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, 0.98), fused=device.type == "cuda")
+        self.averaged = Averaged(self.model, settings.average)
+        self.generator = torch.Generator(device=device).manual_seed(settings.seed + 1)
+        self.step, self.best, self.spent_s = 0, -1.0, 0.0
+        self.skipped, self.skipped_in_a_row = 0, 0
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is over, by steps or by minutes, whichever is further."""
+        minutes = self.settings.minutes
+        by_time = self.spent_s / 60 / minutes if minutes is not None else 0.0
+        return max(self.step / self.settings.steps, by_time)
+
+    def train_step(self, bank: Bank) -> tuple[Tensor, Tensor]:
+        """One batch; returns loss and gradient norm. A step whose gradient is not finite changes no weight.
+
+        Raises OnsetError after ``MOST_SKIPPED`` of those in a row.
+        """
+        settings = self.settings
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate_at(self.step, settings, self.progress)
+        with torch.no_grad():
+            windows = augment(bank, settings.batch, settings.window_samples, self.generator)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            logits, _ = self.forward(windows.waveform, windows.valid)
+        loss = pick_loss(logits, windows, self.model.config.lookahead_samples)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
+        self.step += 1
+        if torch.isfinite(norm):
+            self.optimizer.step()
+            self.averaged.update(self.model)
+            self.skipped_in_a_row = 0
+        else:
+            self._skip()
+        return loss.detach(), norm.detach()
+
+    def _skip(self) -> None:
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        if self.skipped_in_a_row >= MOST_SKIPPED:
+            raise OnsetError(
+                f"{self.folder}: the gradient was not finite for {MOST_SKIPPED} steps in a row, up to step "
+                f"{self.step}; start again in another folder with a lower --rate, or look for absurd data in the pack"
+            )
+
+    def save(self) -> None:
+        """Write ``last.pt`` whole or not at all."""
+        on_gpu = self.device.type == "cuda"
+        state = {
+            "settings": asdict(self.settings),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "averaged": (self.averaged.weights, self.averaged.count),
+            "generator": self.generator.get_state(),
+            "random": torch.get_rng_state(),
+            "device_random": torch.cuda.get_rng_state(self.device) if on_gpu else None,
+            "counters": (self.step, self.best, self.spent_s),
+            "skipped": (self.skipped, self.skipped_in_a_row),
+        }
+        torch.save(state, self.folder / "last.pt.part")
+        (self.folder / "last.pt.part").replace(self.folder / "last.pt")
+
+    def resume(self) -> None:
+        """Go on from ``last.pt``; raises ConfigError where it is damaged or belongs to other settings."""
+        path = self.folder / "last.pt"
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            self._refuse_other(path, state["settings"])
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.averaged.weights, self.averaged.count = state["averaged"]
+            self.generator.set_state(state["generator"].cpu())
+            torch.set_rng_state(state["random"].cpu())
+            self.step, self.best, self.spent_s = state["counters"]
+        except (
+            RuntimeError,
+            pickle.UnpicklingError,
+            EOFError,
+            LookupError,
+            AttributeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            raise ConfigError(f"{path}: damaged or not of a run ({error}); remove it to start afresh") from error
+        self.skipped, self.skipped_in_a_row = state.get("skipped", (0, 0))
+        if self.device.type == "cuda" and state.get("device_random") is not None:
+            torch.cuda.set_rng_state(state["device_random"].cpu(), self.device)
+
+    def _refuse_other(self, path: Path, theirs: dict[str, Any]) -> None:
+        mine = asdict(self.settings)
+        differing = sorted(key for key in mine if key not in MAY_CHANGE and mine[key] != theirs.get(key))
+        if differing:
+            was = ", ".join(f"{key} {theirs.get(key)!r} (now {mine[key]!r})" for key in differing)
+            raise ConfigError(f"{path}: this run was started with other settings: {was}; use another folder")
