@@ -1,0 +1,1 @@
+"""Checkpoint to bundle: the step graph as ONNX, with proof of parity."""

@@ -1,0 +1,141 @@
+"""Checkpoint to bundle: write beside, prove, then swap into place. A bundle is whole and proved, or it is not there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path, PurePath
+from typing import Any
+
+from export import parity
+from export.card import CardSources, write_card
+from export.cost import multiply_adds, parameters
+from export.graph import OPSET, write_onnx
+from export.parity import Progress
+from picker.bundle import CARD, MODEL, PARITY, SPEC, Bundle, load_bundle
+from picker.errors import BundleError, ConfigError
+from picker.model.checkpoint import load_picker
+from picker.model.picker import Picker, specification
+from picker.stepper import OnnxStepper
+
+CHECKPOINT = "picker.safetensors"
+"""Name of the checkpoint in a run folder."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network as read from disk."""
+
+    path: Path
+    model: Picker
+    provenance: dict[str, Any]
+    sha256: str
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a safetensors file, or that of a run folder; raises ConfigError that names the file and what is wrong."""
+    file = path / CHECKPOINT if path.is_dir() else path
+    if path.is_dir() and not file.is_file():
+        raise ConfigError(f"{path}: no {CHECKPOINT} in this folder; name a run folder of `pretrain train` or a file")
+    model, provenance = load_picker(file)
+    return Checkpoint(file, model, provenance, hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+def build(
+    checkpoint: Path,
+    out: Path,
+    *,
+    thresholds: Mapping[str, float] | None = None,
+    name: str | None = None,
+    sources: CardSources | None = None,
+    progress: Progress = lambda line: None,
+) -> Bundle:
+    """Write the bundle of ``checkpoint`` (a file or a run folder) to the folder ``out`` and return it.
+
+    ``thresholds`` by phase default to PickerSpec's, ``name`` to the configuration's; ``sources`` are the card's further
+    files. The same checkpoint, settings and library versions give the same digest. Raises ConfigError for an input that
+    is wrong, and BundleError, with the numbers, where the exported graph is not the network: then nothing is written,
+    and a bundle that stood at ``out`` stands there still.
+    """
+    _check_target(out)
+    for phase, value in (thresholds or {}).items():
+        if not 0 < value < 1:
+            raise ConfigError(f"threshold of {phase} is {value}; it must lie between 0 and 1")
+    card = (sources or CardSources()).read()
+    source = read_checkpoint(checkpoint)
+    spec = specification(source.model, name=name, thresholds=thresholds, provenance=_provenance(source))
+    with _beside(out) as folder:
+        progress(f"writing the graph of {source.path}")
+        write_onnx(source.model, folder / MODEL)
+        (folder / SPEC).write_text(spec.to_json(), encoding="utf-8")
+        stepper = OnnxStepper(Bundle(folder=folder, spec=spec, digest="not proved yet"))
+        proof = parity.prove(source.model, stepper, progress)
+        parity.require(proof, f"{out}: not written")
+        (folder / PARITY).write_text(json.dumps(proof, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_card(folder / CARD, load_bundle(folder), proof, card)
+        _swap(folder, out)
+    return load_bundle(out)
+
+
+def _provenance(source: Checkpoint) -> dict[str, Any]:
+    return {
+        "checkpoint_sha256": source.sha256,
+        "training": _portable(source.provenance),
+        "configuration": source.model.config.to_dict(),
+        "parameters": parameters(source.model),
+        "multiply_adds_per_station_second": multiply_adds(source.model),
+        "opset": OPSET,
+        "torch": version("torch"),
+        "onnx": version("onnx"),
+        "onnxscript": version("onnxscript"),
+    }
+
+
+def _portable(value: Any) -> Any:
+    """The same settings with absolute paths cut to their last part: a bundle says nothing of the machine."""
+    if isinstance(value, dict):
+        return {key: _portable(item) for key, item in value.items()}
+    return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value
+
+
+def _check_target(out: Path) -> None:
+    """A folder that is not a bundle is never replaced."""
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise ConfigError(f"{out}: is not a folder; name a folder for the bundle")
+    if out.is_dir() and any(out.iterdir()) and not (out / SPEC).is_file():
+        raise ConfigError(f"{out}: this folder holds other things than a bundle; name another one")
+
+
+@contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    """A fresh folder in the folder of ``out``, gone afterwards unless it was moved away."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = out.parent / f".{out.name}.{os.getpid()}.part"
+        folder.mkdir()
+    except OSError as error:
+        raise BundleError(f"{out}: cannot write beside it ({error}); name another folder") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _swap(folder: Path, out: Path) -> None:
+    """Put ``folder`` where ``out`` is; on failure the old one is put back."""
+    old = folder.with_suffix(".old")
+    if out.exists():
+        out.rename(old)
+    try:
+        folder.rename(out)
+    except OSError as error:
+        if old.exists():
+            old.rename(out)
+        raise BundleError(f"{out}: cannot be put in place ({error})") from error
+    shutil.rmtree(old, ignore_errors=True)
