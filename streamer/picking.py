@@ -1,0 +1,170 @@
+"""From records to picks: the loop that feeds stations, steps the engine and hands picks over."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
+from typing import NamedTuple
+
+from picker.bundle import Bundle
+from picker.decision import PhaseRule
+from streamer.announce import announce
+from streamer.chunk import Chunk, StationKey
+from streamer.engine import Engine
+from streamer.metrics import Metrics
+from streamer.payload import PickReport, reported_channel
+from streamer.record import Record
+from streamer.stations import Stations
+from streamer.tracker import TrackedPick, Tracker
+
+QUEUE_RECORDS = 4096
+MOST_RECORDS = 512
+"""Records taken before the engine is stepped."""
+MOST_ROWS = 512
+"""Stations in one call of the graph: bounds its memory and how long a ready station waits."""
+
+Publish = Callable[[PickReport], object]
+
+
+class Arrival(NamedTuple):
+    """A record and when it arrived (int ns UTC)."""
+
+    record: Record
+    received_ns: int
+
+
+class Picking:
+    """Owns the stations, their trackers and the engine. ``run`` is its task; ``end`` lets it finish what it has."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        rules: Mapping[str, PhaseRule],
+        stations: Stations,
+        engine: Engine,
+        publish: Publish,
+        metrics: Metrics,
+        *,
+        guard_s: float,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.stations, self.engine = stations, engine
+        self.counts: Counter[str] = Counter()
+        """What trackers count: picks by phase, ``guard``, ``discontinuity``."""
+        self._bundle, self._rules, self._guard_s = bundle, rules, guard_s
+        self._publish, self._metrics, self._clock_ns = publish, metrics, clock_ns
+        self._queue: asyncio.Queue[Arrival | None] = asyncio.Queue(QUEUE_RECORDS)
+        self._trackers: dict[StationKey, Tracker] = {}
+        self._step_ns = (0, 0)
+        """When the last call of the graph began and ended."""
+
+    @property
+    def depth(self) -> int:
+        """Records that wait."""
+        return self._queue.qsize()
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """Phases that are picked."""
+        return tuple(self._rules)
+
+    async def deliver(self, record: Record, received_ns: int) -> None:
+        """Hand a record over; waits where the queue is full."""
+        await self._queue.put(Arrival(record, received_ns))
+
+    async def end(self) -> None:
+        """No more records will come: ``run`` ends when all are worked off."""
+        await self._queue.put(None)
+
+    async def run(self) -> None:
+        """Work until ``end``; then decide what is still open, so that nothing received is lost."""
+        with ThreadPoolExecutor(1, thread_name_prefix="engine") as executor:
+            ended = False
+            while not ended:
+                arrivals, ended = await self._take()
+                for record, received_ns in arrivals:
+                    self.stations.add(record, received_ns)
+                await self._pick(executor, self.stations.ready())
+            await self._pick(executor, self.stations.flush())
+            for tracker in self._trackers.values():
+                self._hand_over(tracker.flush())
+
+    async def _take(self) -> tuple[list[Arrival], bool]:
+        """The records that wait, one at least unless the end has come, and whether it has."""
+        arrivals: list[Arrival] = []
+        item = await self._queue.get()
+        while item is not None:
+            arrivals.append(item)
+            if self._queue.empty() or len(arrivals) >= MOST_RECORDS:
+                return arrivals, False
+            item = self._queue.get_nowait()
+        return arrivals, True
+
+    async def _pick(self, executor: ThreadPoolExecutor, chunks: Sequence[Chunk]) -> None:
+        for event in self.stations.events():
+            announce(event)
+        self._metrics.chunks.inc(len(chunks))
+        loop = asyncio.get_running_loop()
+        for batch in batches(chunks, MOST_ROWS):
+            started_ns = self._clock_ns()
+            results = await loop.run_in_executor(executor, self.engine.step, batch)
+            self._step_ns = started_ns, self._clock_ns()
+            self._metrics.step_s.observe((self._step_ns[1] - started_ns) / 1e9)
+            for chunk, probabilities in zip(batch, results, strict=True):
+                self._hand_over(self._tracker(chunk.station).feed(chunk, probabilities))
+
+    def _tracker(self, station: StationKey) -> Tracker:
+        tracker = self._trackers.get(station)
+        if tracker is None:
+            tracker = self._trackers[station] = Tracker(
+                self._bundle.spec, self._rules, guard_s=self._guard_s, counts=self.counts
+            )
+        return tracker
+
+    def _hand_over(self, tracked: Sequence[TrackedPick]) -> None:
+        for one in tracked:
+            report = self._report(one)
+            self._publish(report)
+            self._metrics.picks.labels(one.pick.phase).inc()
+            self._metrics.latency_s.labels(one.pick.phase).observe((self._clock_ns() - report.time_ns) / 1e9)
+
+    def _report(self, tracked: TrackedPick) -> PickReport:
+        spec, station = self._bundle.spec, tracked.chunk.station
+        codes = self._channels(station)
+        valid = {component: codes[component] for component in tracked.components if component in codes} or codes
+        return PickReport(
+            pick=tracked.pick,
+            station=station,
+            channel=reported_channel(tracked.pick.phase, valid.get("Z"), [valid[c] for c in "NE" if c in valid]),
+            time_shift_ns=tracked.time_shift_ns,
+            bundle_label=self._bundle.label,
+            bundle_digest=self._bundle.digest,
+            lookahead_s=spec.lookahead_samples / spec.sampling_rate_hz,
+            rule=self._rules[tracked.pick.phase],
+            data_complete_ns=tracked.chunk.data_complete_ns,
+            step_started_ns=self._step_ns[0],
+            step_ended_ns=self._step_ns[1],
+            flags=tracked.flags,
+        )
+
+    def _channels(self, key: StationKey) -> dict[str, str]:
+        """Channel code of each component that the station is known to have."""
+        station = self.stations.sites[key.network, key.station].station
+        assert station is not None, "a station that made chunks exists"
+        return {component: key.band_instrument + letter for letter, component in station.orientations.items()}
+
+
+def batches(chunks: Sequence[Chunk], most: int) -> list[list[Chunk]]:
+    """``chunks``, in time order within a station, as calls of the graph: one chunk a station, ``most`` stations."""
+    queues: dict[StationKey, list[Chunk]] = {}
+    for chunk in chunks:
+        queues.setdefault(chunk.station, []).append(chunk)
+    out = []
+    for round_ in zip_longest(*queues.values()):
+        present = [chunk for chunk in round_ if chunk is not None]
+        out += [present[start : start + most] for start in range(0, len(present), most)]
+    return out

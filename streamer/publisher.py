@@ -1,0 +1,167 @@
+"""Picks to the broker: a task that holds them while the broker is away and lets none go without its PUBACK."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import aiomqtt
+import structlog
+
+from streamer.backoff import Backoff
+from streamer.broker import Broker, BrokerClient
+from streamer.message import Source
+from streamer.outbox import MemoryOutbox, Outbox
+from streamer.payload import PickReport, build_message
+from streamer.session import Delivery, PublisherCounters, Session
+from streamer.topic import ROOT, checked_root, pick_topic, status_topic
+
+_log = structlog.get_logger(__name__)
+
+STEADY_S = 10.0
+"""A connection that lasted this long was a good one: after it the back-off starts anew."""
+
+
+class Publisher:
+    """Publishes picks with QoS 1, at least once each. All of it lives on one event loop; ``run`` is its task.
+
+    ``clock_ns`` is the daemon's clock (int ns UTC); ``monotonic`` measures durations; ``sleep`` and ``fraction`` serve
+    the back-off. Raises ConfigError for a CA file or a topic root that cannot be used.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        source: Source,
+        outbox: Outbox | None = None,
+        *,
+        topic_root: str = ROOT,
+        delivery: Delivery | None = None,
+        clock_ns: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        fraction: Callable[[], float] = random.random,
+    ) -> None:
+        broker.tls_context()
+        self.counters = PublisherCounters()
+        self.outbox: Outbox = MemoryOutbox() if outbox is None else outbox
+        self._broker, self._source, self._root = broker, source, checked_root(topic_root)
+        self._delivery = delivery or Delivery()
+        self._clock_ns, self._monotonic, self._sleep = clock_ns, monotonic, sleep
+        self._backoff = Backoff(fraction=fraction)
+        self._wake = asyncio.Event()
+        self._emptied = asyncio.Event()
+        self._connected_at_s: float | None = None
+        self._reopen_since_ns: int | None = None
+        self._absence_told = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is there now."""
+        return self._connected_at_s is not None
+
+    def put(self, report: PickReport) -> str | None:
+        """Hand one pick over without waiting; returns its id, or None where no message can be made of it (counted)."""
+        now_ns = self._clock_ns()
+        try:
+            pick_id, topic = report.id, pick_topic(report.nslc, report.pick.phase, self._root)
+            payload = build_message(report, self._source, now_ns).encode()
+        except (ValueError, OverflowError, OSError) as error:  # the latter two: instants beyond the calendar
+            self.counters.unusable += 1
+            _log.warning("pick cannot be published", station=str(report.station), pick=report.pick, reason=str(error))
+            return None
+        if self.outbox.put(pick_id, topic, payload, now_ns):
+            self.counters.put += 1
+        else:
+            self.counters.repeated += 1
+        self._wake.set()
+        return pick_id
+
+    async def drain(self, timeout_s: float) -> int:
+        """Wait until every pick is acknowledged, ``timeout_s`` at most; returns how many are not.
+
+        ``run`` must still be running: cancel it afterwards.
+        """
+        self._emptied.clear()
+        if len(self.outbox):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._emptied.wait(), timeout_s)
+        if held := len(self.outbox):
+            _log.error(
+                "picks were not acknowledged in time", held=held, waited_s=timeout_s, broker=self._broker.address
+            )
+        return held
+
+    async def run(self) -> None:
+        """Connect, publish and reconnect until cancelled."""
+        while True:
+            try:
+                await self._connect_and_serve()
+            except aiomqtt.MqttError as error:
+                delay_s = self._next_delay_s()
+                self._went_away(error, delay_s)
+                await self._sleep(delay_s)
+
+    async def _connect_and_serve(self) -> None:
+        status = status_topic(self._broker.client_id, self._root)
+        will = aiomqtt.Will(status, _status("offline"), qos=1, retain=True)
+        client = BrokerClient(self._broker, window=self._delivery.window, will=will)
+        await client.connect()
+        try:
+            session = Session(
+                client, self.outbox, self.counters, self._delivery, self._wake, self._acknowledged, self._monotonic
+            )
+            await session.greet(status, _status("online"))
+            self._came_back()
+            await session.serve()
+        except asyncio.CancelledError:
+            self._connected_at_s = None
+            with suppress(aiomqtt.MqttError):
+                client.send(status, _status("offline"), retain=True)
+            raise
+        finally:
+            await client.leave()
+
+    def _next_delay_s(self) -> float:
+        if self._connected_at_s is not None and self._monotonic() - self._connected_at_s >= STEADY_S:
+            self._backoff.reset()
+        return self._backoff.delay_s()
+
+    def _acknowledged(self, id: str) -> None:
+        self.outbox.acknowledge(id, self._clock_ns())
+        if not len(self.outbox):
+            self._emptied.set()
+
+    def _came_back(self) -> None:
+        self._connected_at_s, self._absence_told = self._monotonic(), False
+        if self._reopen_since_ns is not None:
+            self.counters.reopened += self.outbox.reopen(self._reopen_since_ns)
+            self._reopen_since_ns = None
+        self.counters.connections += 1
+        _log.info(
+            "broker connected", broker=self._broker.address, protocol=self._broker.protocol, held=len(self.outbox)
+        )
+
+    def _went_away(self, error: aiomqtt.MqttError, delay_s: float) -> None:
+        """One line for a change of state; the attempts that fail after it are only counted."""
+        self.counters.failures += 1
+        if self.connected:
+            self._connected_at_s = None
+            self._reopen_since_ns = self._clock_ns() - round(self._delivery.resend_s * 1e9)
+        if not self._absence_told:
+            self._absence_told = True
+            _log.warning(
+                "broker absent: holding picks, trying again",
+                broker=self._broker.address,
+                reason=str(error),
+                held=len(self.outbox),
+                retry_s=round(delay_s, 1),
+            )
+
+
+def _status(status: str) -> bytes:
+    return json.dumps({"schema_version": 1, "status": status}).encode()

@@ -1,0 +1,152 @@
+"""The sub-command ``streamer run``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from picker.bundle import Bundle, load_bundle
+from picker.errors import BundleError
+from picker.stepper import OnnxStepper
+from streamer.daemon import Daemon, broker_of
+from streamer.logs import configure_logs
+from streamer.settings import Settings, load_settings
+from streamer.systemd import notify
+
+DESCRIPTION = """\
+Pick P and S on live SeedLink data and publish the picks over MQTT, until SIGTERM or Ctrl-C.
+
+A server or broker that is absent is not an error: it is tried again, and picks are held. On the first signal everything
+received is worked off and published (within 5 s, exit status 0); a second one exits at once. Wrong settings or a
+damaged bundle: one line that says what to mend, exit status 2."""
+
+EXAMPLES = """\
+examples:
+  streamer run --config configs/streamer.toml            run the daemon
+  streamer run --config configs/streamer.toml --check    only say whether settings and bundle are sound
+  ONSET_MQTT_PASSWORD=... streamer run --config ...      with the broker's password from the environment
+"""
+
+DEADLINE_S = 4.8
+"""From the first signal to the end of the process, whatever happens."""
+ECHO_S = 0.2
+"""A second signal this soon is the first one again: timeout(1) and others send it to the process and to its group."""
+
+_log = structlog.get_logger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``streamer run``."""
+    parser.description, parser.epilog = DESCRIPTION, EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="settings, see configs/streamer.toml"
+    )
+    parser.add_argument("--check", action="store_true", help="check settings and bundle, print a summary, and exit")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run ``streamer run``; returns the exit status. Raises OnsetError for what the user has to mend."""
+    settings = load_settings(args.config)
+    configure_logs(settings.log.format, settings.log.level)
+    bundle = load_bundle(settings.bundle.path)
+    daemon = Daemon(settings, bundle, open_stepper(bundle, settings.engine.threads))
+    if args.check:
+        print(summary(settings, bundle))
+        return 0
+    _log.info("starting", config=str(args.config), bundle=bundle.label, process=os.getpid())
+    return asyncio.run(_serve(daemon))
+
+
+def open_stepper(bundle: Bundle, threads: int) -> OnnxStepper:
+    """The bundle's step graph, tried once; raises BundleError where this daemon cannot use it."""
+    spec = bundle.spec
+    for name, wanted in (("sampling_rate_hz", 100.0), ("components", "ZNE"), ("chunk_samples", 64)):
+        if getattr(spec, name) != wanted:
+            raise BundleError(f"{bundle.folder}: {name} is {getattr(spec, name)!r}, this Onset needs {wanted!r}")
+    if unknown := set(spec.thresholds) - set(spec.phases):
+        raise BundleError(f"{bundle.folder}: thresholds for {sorted(unknown)}, but phases are {list(spec.phases)}")
+    stepper = OnnxStepper(bundle, threads)
+    chunk = np.zeros((1, len(spec.components), spec.chunk_samples), dtype=np.float32)
+    try:
+        probabilities, _ = stepper.step(chunk, chunk == 0, np.array([True]), stepper.fresh_state(1))
+    except Exception as error:
+        raise BundleError(f"{bundle.model_path}: a first step fails ({error}); export the bundle again") from error
+    if not np.isfinite(probabilities).all():
+        raise BundleError(f"{bundle.model_path}: a first step on zeros is not finite; export the bundle again")
+    return stepper
+
+
+def summary(settings: Settings, bundle: Bundle) -> str:
+    """What would run, for people."""
+    spec = bundle.spec
+    rules = settings.picks.rules(spec)
+    lines = [
+        f"bundle    {bundle.label} in {bundle.folder}",
+        f"          look-ahead {spec.lookahead_samples / spec.sampling_rate_hz:g} s, "
+        f"{spec.state_bytes / 1e6:.2f} MB of state a station",
+        "picks     " + ", ".join(f"{phase} from {rule.threshold:g}" for phase, rule in rules.items()),
+    ]
+    for server in settings.seedlink:
+        streams = ", ".join(f"{stream.station_id} {' '.join(stream.selectors)}".strip() for stream in server.streams)
+        lines.append(f"seedlink  {server.address} (version {server.protocol}): {streams}")
+    broker = broker_of(settings.mqtt)
+    lines.append(f"mqtt      {broker.address} (version {broker.protocol}), topics under {settings.mqtt.topic_root}")
+    metrics = settings.metrics
+    lines.append(f"metrics   {f'http://{metrics.host}:{metrics.port}/metrics' if metrics.enabled else 'off'}")
+    return "\n".join([*lines, "settings and bundle are sound"])
+
+
+async def _serve(daemon: Daemon) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    first_s = 0.0
+
+    def on_signal(number: signal.Signals) -> None:
+        nonlocal first_s
+        if stop.is_set():
+            if loop.time() - first_s < ECHO_S:
+                return
+            _log.warning("second signal: exiting at once", signal=number.name)
+            _exit_now(128 + number)
+        _log.info("signal received", signal=number.name)
+        first_s = loop.time()
+        notify("STOPPING=1")
+        _set_deadline(daemon)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        held = await daemon.run(stop, on_serving=_say_ready)
+    except ExceptionGroup:
+        _log.critical("a part of the daemon has failed: this is a fault of Onset", exc_info=True)
+        return 1
+    _log.info("stopped", picks_not_delivered=held)
+    return 0
+
+
+def _say_ready() -> None:
+    notify("READY=1")
+    _log.info("serving")
+
+
+def _set_deadline(daemon: Daemon) -> None:
+    """Whatever hangs (a name server, a broker) must not hold the process: the service manager's patience is limited."""
+    timer = threading.Timer(DEADLINE_S, lambda: _exit_now(0 if daemon.finished else 1))
+    timer.daemon = True
+    timer.start()
+
+
+def _exit_now(status: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
