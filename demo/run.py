@@ -66,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def _run(options: argparse.Namespace, console: Console) -> int:
     task = asyncio.current_task()
     assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a background job would inherit it as ignored
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     begun, out = time.monotonic(), options.out.resolve()
     bundle = load_bundle(options.bundle)
     served = prepare(out / "data")

@@ -47,20 +47,45 @@ def arrival_power(windows: Windows, seconds: float = 1.0, sampling_rate_hz: floa
     return torch.where(count > 0, squares.sum((1, 2)) / count.clamp(min=1), power(windows))
 
 
+def second_power(windows: Windows, sampling_rate_hz: float = 100.0) -> Tensor:
+    """``power`` of the second that begins at each sample, (B, W)."""
+    energy = (_steps(windows) ** 2).sum(1).double()
+    length = int(sampling_rate_hz)
+    total = F.pad(energy, (1, length)).cumsum(-1)
+    return ((total[..., length:] - total[..., :-length])[..., : energy.shape[-1]] / length).float()
+
+
+def hide_drowned(windows: Windows, intruder: Tensor, least: float = 2.0, near_samples: int = 100) -> Windows:
+    """Forget arrivals that an intruder drowns: a label nobody could read teaches the model to guess.
+
+    ``intruder`` (B, W) is the ``second_power`` of what is to be added; an arrival stays where the power of its own
+    first second is at least ``least`` times that. Near a forgotten one neither an arrival nor its absence is learnt.
+    """
+    samples = windows.waveform.shape[-1]
+    inside = (windows.positions >= 0) & (windows.positions < samples)
+    index = windows.positions.clamp(0, samples - 1).long()
+    drowned = inside & (second_power(windows).gather(1, index) < least * intruder.gather(1, index))
+    distance = torch.arange(samples, device=index.device) - windows.positions[..., None]
+    lost = (drowned[..., None] & (distance.abs() < near_samples)).any(1)
+    return windows.but(positions=torch.where(drowned, UNSEEN, windows.positions), trust=windows.trust * ~lost)
+
+
 def superpose(windows: Windows, other: Windows, generator: Generator, share: float) -> Windows:
-    """Add another window's event, up to ten times weaker or stronger; both sets of labels hold."""
+    """Add another window's event, up to ten times weaker or stronger; labels hold where they can still be seen."""
     rows = _chosen(windows, generator, share)
     ratio = 10 ** (2 * _uniform(windows, generator, len(rows)) - 1)
     gain = ratio * (arrival_power(windows) / arrival_power(other).clamp(min=1e-30)).sqrt() * rows
     gain = gain.nan_to_num(0.0, 0.0, 0.0).clamp(max=1e12)
-    both = windows.valid & other.valid
-    valid = torch.where(rows[:, None, None], both, windows.valid)
+    other = other.but(waveform=gain[:, None, None] * other.waveform)
+    ours = hide_drowned(windows, second_power(other))
+    theirs = hide_drowned(other, second_power(windows))
+    valid = torch.where(rows[:, None, None], windows.valid & other.valid, windows.valid)
     return Windows(
-        waveform=(windows.waveform + gain[:, None, None] * other.waveform) * valid,
+        waveform=(windows.waveform + other.waveform) * valid,
         valid=valid,
-        positions=torch.cat([windows.positions, torch.where(rows[:, None], other.positions, UNSEEN)], 1),
+        positions=torch.cat([ours.positions, torch.where(rows[:, None], theirs.positions, UNSEEN)], 1),
         phases=torch.cat([windows.phases, other.phases], 1),
-        trust=torch.where(rows[:, None], torch.minimum(windows.trust, other.trust), windows.trust),
+        trust=torch.where(rows[:, None], torch.minimum(ours.trust, theirs.trust), windows.trust),
     )
 
 
@@ -70,8 +95,10 @@ def add_noise(windows: Windows, noise: Windows, generator: Generator, share: flo
     snr = quietest * (30 / quietest) ** _uniform(windows, generator, len(rows))
     gain = (arrival_power(windows) / power(noise).clamp(min=1e-30)).sqrt() / snr * rows
     gain = gain.nan_to_num(0.0, 0.0, 0.0).clamp(max=1e12)
+    noise = noise.but(waveform=gain[:, None, None] * noise.waveform)
     valid = torch.where(rows[:, None, None], windows.valid & noise.valid, windows.valid)
-    return windows.but(waveform=(windows.waveform + gain[:, None, None] * noise.waveform) * valid, valid=valid)
+    seen = hide_drowned(windows, second_power(noise))
+    return seen.but(waveform=(windows.waveform + noise.waveform) * valid, valid=valid)
 
 
 def rotate(windows: Windows, generator: Generator, share: float) -> Windows:
@@ -166,6 +193,23 @@ def add_glitches(windows: Windows, generator: Generator, share: float) -> Window
     return windows.but(waveform=(windows.waveform + glitch) * windows.valid)
 
 
+def start_late(windows: Windows, generator: Generator, share: float, lead_samples: int = 100) -> Windows:
+    """Let the station's data begin anywhere between where they do and ``lead_samples`` before the first arrival.
+
+    Catalogue records begin a fixed time before P. Without this a model learns to expect an arrival some ten seconds
+    after its state was fresh.
+    """
+    samples = windows.waveform.shape[-1]
+    seen = windows.valid.any(1)
+    begin = torch.where(seen.any(1), seen.int().argmax(1), samples).float()
+    arrivals = torch.where(windows.positions > begin[:, None], windows.positions, float(samples))
+    latest = (arrivals.amin(1).clamp(max=samples) - lead_samples).maximum(begin)
+    uniform = _uniform(windows, generator, 2, len(begin))
+    birth = torch.where(uniform[0] < share, begin + uniform[1] * (latest - begin), begin)
+    valid = windows.valid & (torch.arange(samples, device=birth.device) >= birth[:, None])[:, None]
+    return windows.but(waveform=windows.waveform * valid, valid=valid)
+
+
 def augment(bank: Bank, batch: int, samples: int, generator: Generator) -> Windows:
     """A batch of augmented windows."""
     windows = bank.draw(batch, samples, 1.25, generator)
@@ -176,5 +220,6 @@ def augment(bank: Bank, batch: int, samples: int, generator: Generator) -> Windo
     windows = rotate(windows, generator, 0.5)
     windows = add_glitches(windows, generator, 0.05)
     windows = drop_components(windows, generator, 0.25)
+    windows = start_late(windows, generator, 0.7)
     windows = cut_gaps(windows, generator, 0.15)
     return scale(windows, generator)

@@ -22,6 +22,7 @@ from pretrain.data.trace import RATE_HZ, TRAIN, TUNE
 from pretrain.evaluate import Ticker, best_thresholds, evaluate, read_traces, write_picks
 from pretrain.evaluate_continuous import evaluate_continuous
 from pretrain.metric import PHASES
+from pretrain.simulate import command as simulation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +207,13 @@ def _continuous(options: argparse.Namespace) -> int:
     return 0
 
 
+# simulate
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    return simulation.run(options, _console(), _bar)
+
+
 COMMANDS = {
     "pack": Command(
         help="pack waveforms and labels into one small file",
@@ -234,5 +242,12 @@ COMMANDS = {
         examples="example:\n  pretrain evaluate-continuous models/small data/continuous --split dev",
         add_arguments=_continuous_arguments,
         run=_continuous,
+    ),
+    "simulate": Command(
+        help="simulate labelled records from physics",
+        description=simulation.DESCRIPTION,
+        examples=simulation.EXAMPLES,
+        add_arguments=simulation.add_arguments,
+        run=_simulate,
     ),
 }

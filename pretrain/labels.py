@@ -11,9 +11,9 @@ from torch import Tensor
 
 from pretrain.bank import Windows
 
-WIDTH_S = {"P": 0.08, "S": 0.12}
+WIDTH_S = {"P": 0.08, "S": 0.10}
 """Standard deviation of the soft label, about the spread of careful analysts."""
-ONSET_WEIGHT = 4.0
+ONSET_WEIGHT = 3.0
 """Samples near an onset weigh up to this much more: they are one in a thousand."""
 
 

@@ -17,10 +17,12 @@ class TrainSettings:
     """Everything that shapes a run; raises ConfigError that names the option which cannot be.
 
     ``rate`` is the peak learning rate, ``warmup`` the share of the run that leads up to it, ``clip`` the largest norm
-    of a gradient, ``average`` the decay of the averaged weights, ``minutes`` a limit beside ``steps``.
+    of a gradient, ``average`` the decay of the averaged weights, ``minutes`` a limit beside ``steps``; ``initial`` is a
+    checkpoint whose weights the run starts from.
     """
 
     pack: str
+    initial: str | None = None
     preset: str = "small"
     gate: Gate = "sigmoid"
     lookahead_samples: int = 64

@@ -33,7 +33,7 @@ from pretrain.settings import TrainSettings
 from pretrain.trainer import Trainer
 from pretrain.validate import summary, validate
 
-SHARES = {"manual": 0.36, "auto": 0.14, "manual_lowq": 0.06, "pseudo": 0.32, "noise": 0.12}
+SHARES = {"manual": 0.35, "auto": 0.12, "manual_lowq": 0.05, "pseudo": 0.30, "noise": 0.18}
 """How often each kind of trace is drawn: analysts' picks most, whatever their number."""
 
 REHEARSED_STEPS = 3
@@ -157,7 +157,8 @@ def _validated(trainer: Trainer, judge: list[Trace]) -> dict[str, float]:
         figures = summary(validate(trainer.model, judge, trainer.device))
         if figures["f1"] > trainer.best:
             trainer.best = figures["f1"]
-            asked = asdict(trainer.settings) | {"pack": Path(trainer.settings.pack).name}
+            asked = asdict(trainer.settings)
+            asked |= {key: Path(asked[key]).name for key in ("pack", "initial") if asked[key] is not None}
             provenance = {"settings": asked, "step": trainer.step, "tune": _finite(figures)}
             save_picker(trainer.folder / "picker.safetensors", trainer.model, provenance)
     return figures
@@ -197,6 +198,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("pack", metavar="PACK.npz", help="training pack made by `pretrain pack`")
     add("run_folder", type=Path, metavar="RUN", help="folder of the run; an interrupted run in it goes on")
     add("--preset", choices=sorted(PRESETS), default=default.preset, help="size of the model (%(default)s)")
+    add("--initial", metavar="CHECKPOINT", help="start from the weights of a trained picker of the same shape")
     add("--gate", choices=("sigmoid", "exponential"), default=default.gate, help="input gate (%(default)s)")
     add("--lookahead-samples", type=int, default=default.lookahead_samples, help="multiple of 4 (%(default)s)")
     add("--steps", type=int, default=default.steps, help="optimizer steps (%(default)s)")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from picker.errors import ConfigError, OnsetError
+from picker.model.checkpoint import load_picker
 from picker.model.config import preset
 from picker.model.picker import Picker
 from pretrain.augment import augment
@@ -47,6 +48,8 @@ class Trainer:
             dropout=settings.dropout,
         )
         self.model = Picker(config).to(device)
+        if settings.initial is not None:
+            self._take_weights(settings.initial)
         self.forward = torch.compile(self.model) if settings.compile else self.model
         groups = parameter_groups(self.model, settings.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, 0.98), fused=device.type == "cuda")
@@ -86,6 +89,15 @@ class Trainer:
         else:
             self._skip()
         return loss.detach(), norm.detach()
+
+    def _take_weights(self, path: str) -> None:
+        """Start from a checkpoint of the same network (dropout aside); raises ConfigError where it is another."""
+        initial, _ = load_picker(path)
+        if replace(initial.config, dropout=self.model.config.dropout) != self.model.config:
+            raise ConfigError(
+                f"{path}: a picker of another shape ({initial.config.name}); give its --preset, --gate and look-ahead"
+            )
+        self.model.load_state_dict(initial.state_dict())
 
     def _skip(self) -> None:
         self.skipped += 1
