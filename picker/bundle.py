@@ -40,6 +40,9 @@ def load_bundle(folder: str | Path) -> Bundle:
     for name in (MODEL, SPEC, PARITY):
         if not (folder / name).is_file():
             raise BundleError(f"{folder / name}: missing; export the bundle again with `python -m export build`")
-    text = (folder / SPEC).read_text(encoding="utf-8")
+    try:
+        text = (folder / SPEC).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{folder / SPEC}: not UTF-8 text ({error}); export the bundle again") from error
     digest = hashlib.sha256((folder / MODEL).read_bytes() + text.encode()).hexdigest()
     return Bundle(folder=folder, spec=PickerSpec.from_json(text, str(folder / SPEC)), digest=digest)

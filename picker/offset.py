@@ -29,5 +29,9 @@ def first_valid(waveform: Array, valid: NDArray[np.bool_]) -> Array:
 
 
 def remove_offset(waveform: Array, offset: Array) -> NDArray[np.float32]:
-    """``waveform`` (..., N) minus ``offset`` (...,), subtracted exactly and only then cast to float32."""
-    return (waveform.astype(offset.dtype) - offset[..., None]).astype(np.float32)
+    """``waveform`` (..., N) minus ``offset`` (...,), subtracted exactly and only then cast to float32.
+
+    What float32 cannot hold becomes infinite, which the graph treats as missing.
+    """
+    with np.errstate(over="ignore"):
+        return (waveform.astype(offset.dtype) - offset[..., None]).astype(np.float32)

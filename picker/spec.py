@@ -73,6 +73,10 @@ class PickerSpec:
                 StateTensor(name=t["name"], shape=tuple(t["shape"]), dtype=t["dtype"]) for t in values["state"]
             )
             values["phases"] = tuple(values["phases"])
+            if unknown := sorted(values["thresholds"].keys() - set(values["phases"])):
+                raise BundleError(
+                    f"{source}: thresholds names {', '.join(unknown)}, which phases lacks; mend spec.json"
+                )
             return cls(**values)
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise BundleError(f"{source}: {error}; export the bundle again") from error

@@ -20,6 +20,8 @@ State = tuple[NDArray[Any], ...]
 """The state tensors in the order of ``spec.state``, each (B, *shape)."""
 
 INPUTS = ("chunk", "valid", "reset")
+GRAPH_TYPES = {"float32": "tensor(float)", "float16": "tensor(float16)", "float64": "tensor(double)"}
+"""ONNX Runtime's name of each dtype that a state tensor may have."""
 
 
 def state_input(name: str) -> str:
@@ -98,4 +100,12 @@ def check_graph(session: Any, spec: PickerSpec, path: Path) -> None:
                 raise BundleError(
                     f"{path}: {kind} {name!r} is {found.get(name, 'absent')} in the graph and "
                     f"{expected.get(name, 'absent')} in spec.json (batch axis left out); export the bundle again"
+                )
+    kinds = {node.name: node.type for node in (*session.get_inputs(), *session.get_outputs())}
+    for tensor in spec.state:
+        for name in (state_input(tensor.name), state_output(tensor.name)):
+            if kinds[name] != GRAPH_TYPES.get(tensor.dtype):
+                raise BundleError(
+                    f"{path}: {name!r} is {kinds[name]} in the graph and {tensor.dtype} in spec.json; "
+                    "export the bundle again"
                 )

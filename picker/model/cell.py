@@ -36,6 +36,9 @@ class ExponentialState(NamedTuple):
     maximum: Tensor
 
 
+LOWEST_MAXIMUM = -80.0
+"""Below this exp(-m) would overflow float32: the output would still be zero, but its gradient NaN."""
+
 CellState = SigmoidState | ExponentialState
 Cell = Callable[..., tuple[Tensor, CellState]]
 """(q, k, v, i, f, state, chunk) -> h (B, H, T, V), next state: what a block takes as its kernel."""
@@ -113,7 +116,8 @@ def _exponential_chunk(
     carried = q * torch.exp(inherited - maximum)[..., None]
     numerator = scores @ v + carried @ state.memory
     denominator = scores.sum(-1) + (carried @ state.normalizer[..., None])[..., 0]
-    h = numerator / torch.maximum(denominator.abs(), torch.exp(-maximum))[..., None]
+    floor = torch.exp(-maximum.clamp(min=LOWEST_MAXIMUM))
+    h = numerator / torch.maximum(denominator.abs(), floor)[..., None]
     last = maximum[..., -1]
     kept = torch.exp(inherited[..., -1] - last)
     written = k * torch.exp(exponent[..., -1, :] - last[..., None])[..., None]

@@ -36,8 +36,9 @@ def load_picker(path: str | Path) -> tuple[Picker, dict[str, Any]]:
             weights: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         model = Picker(ModelConfig.from_dict(json.loads(metadata["config"])))
         model.load_state_dict(weights)
-    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        provenance: dict[str, Any] = json.loads(metadata.get("provenance", "{}"))
+    except (SafetensorError, ConfigError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"{path}: not a checkpoint of a picker ({error}); train it again or name another file"
         ) from error
-    return model.eval(), json.loads(metadata.get("provenance", "{}"))
+    return model.eval(), provenance

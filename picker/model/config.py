@@ -8,6 +8,8 @@ from typing import Any, Literal
 from picker.errors import ConfigError
 
 Gate = Literal["sigmoid", "exponential"]
+STRIDE = 4
+"""Samples a token of the finest level: the encoder is two convolutions of stride 2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +20,10 @@ class LevelConfig:
     heads: int
     down_blocks: int
     up_blocks: int
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.heads) < 1 or min(self.down_blocks, self.up_blocks) < 0:
+            raise ConfigError(f"level {self}: width and heads must be at least 1, and blocks not negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +36,7 @@ class ModelConfig:
     head_features: int
     lookahead_samples: int = 64
     chunk_samples: int = 64
-    stride: int = 4
+    stride: int = STRIDE
     pooling: int = 4
     gate: Gate = "sigmoid"
     key_size: int = 32
@@ -39,6 +45,13 @@ class ModelConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        if not self.levels:
+            raise ConfigError(f"model {self.name!r}: levels is empty; give at least one")
+        for key in ("encoder_features", "head_features", "chunk_samples", "pooling"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"model {self.name!r}: {key} is {getattr(self, key)}; it must be at least 1")
+        if self.stride != STRIDE:
+            raise ConfigError(f"model {self.name!r}: stride is {self.stride}; the encoder has two convolutions of 2: 4")
         coarsest = self.stride * self.pooling ** (len(self.levels) - 1)
         if self.chunk_samples % coarsest:
             raise ConfigError(

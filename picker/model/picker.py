@@ -91,7 +91,7 @@ def specification(
     thresholds: Mapping[str, float] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> PickerSpec:
-    """The specification of the model's bundle; ``name`` defaults to the configuration's, ``thresholds`` to PickerSpec's."""
+    """The specification of the model's bundle; by default the configuration's name and PickerSpec's thresholds."""
     config = model.config
     given: dict[str, Any] = {} if thresholds is None else {"thresholds": dict(thresholds)}
     return PickerSpec(

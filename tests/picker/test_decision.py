@@ -1,0 +1,180 @@
+"""Probabilities to picks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from picker.decision import Decider, PhaseRule, decide
+from picker.pick import Pick
+from picker.spec import PickerSpec
+
+SPEC = PickerSpec(name="test", lookahead_samples=64, state=(), thresholds={"P": 0.3, "S": 0.3})
+LENGTH = 600
+
+peaks = st.tuples(
+    st.sampled_from("PS"), st.floats(-5, LENGTH + 5), st.floats(0.05, 0.99), st.sampled_from((2.0, 6.0, 25.0))
+)
+
+
+def probabilities(*bumps: tuple[str, float, float, float], length: int = LENGTH) -> NDArray[np.float32]:
+    """(3, length): a Gaussian bump for each (phase, centre, height, width in samples)."""
+    time, out = np.arange(length), np.full((3, length), 0.01)
+    for phase, centre, height, width in bumps:
+        row = SPEC.phases.index(phase)
+        out[row] = np.maximum(out[row], height * np.exp(-0.5 * ((time - centre) / width) ** 2))
+    return out.astype(np.float32)
+
+
+def feed(pieces: Sequence[NDArray[np.float32]], decider: Decider | None = None, first: int = 0) -> list[Pick]:
+    """All picks of consecutive pieces, in the order in which they are decided."""
+    decider, picks = decider or Decider(SPEC), []
+    for piece in pieces:
+        picks += decider.feed(first, piece)
+        first += piece.shape[1]
+    return picks + decider.flush()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    bumps=st.lists(peaks, max_size=8),
+    cuts=st.lists(st.integers(0, LENGTH), max_size=12),
+    ripple=st.sampled_from((0.0, 0.15, 0.5)),
+)
+def test_any_feeding_length_gives_the_same_picks(
+    bumps: list[tuple[str, float, float, float]], cuts: list[int], ripple: float
+) -> None:
+    """One call, a sample a call, or any split: the same picks in the same order, clashes of P and S included."""
+    data = probabilities(*bumps)
+    data[:2] += ripple * np.random.default_rng(len(bumps)).random((2, LENGTH), np.float32)
+    expected = feed([data])
+    assert feed(np.split(data, sorted(cuts), axis=1)) == expected
+    assert feed(np.split(data, LENGTH, axis=1)) == expected
+    assert decide(SPEC, data) == sorted(expected, key=lambda pick: pick.sample)
+
+
+@pytest.mark.parametrize("centre", [100.0, 100.3, 99.75, 100.5])
+@pytest.mark.parametrize("phase", ["P", "S"])
+def test_refined_below_one_sample(phase: str, centre: float) -> None:
+    """A parabola through the peak finds the centre of a bump to a twentieth of a sample."""
+    (pick,) = decide(SPEC, probabilities((phase, centre, 0.9, 4.0)))
+    assert pick.phase == phase
+    assert abs(pick.sample - centre) < 0.05
+    assert pick.probability == pytest.approx(0.9, abs=0.01)
+
+
+def test_threshold_of_each_phase() -> None:
+    """P and S have thresholds of their own, from the specification or from a rule; at the threshold is above it."""
+    data = probabilities(("P", 100, 0.5, 5), ("S", 300, 0.5, 5))
+    assert [pick.phase for pick in decide(SPEC, data)] == ["P", "S"]
+    assert [pick.phase for pick in decide(SPEC, data, {"P": PhaseRule(threshold=0.51)})] == ["S"]
+    assert [pick.phase for pick in decide(SPEC, data, {"S": PhaseRule(threshold=0.51)})] == ["P"]
+    assert len(decide(SPEC, data, {"P": PhaseRule(threshold=0.5)})) == 2
+
+
+def test_one_pick_where_the_probability_wavers() -> None:
+    """Until it falls to half its peak the candidate stays open: the highest of three bumps is the one pick."""
+    wavering = probabilities(("P", 100, 0.6, 3), ("P", 110, 0.9, 3), ("P", 120, 0.5, 3))
+    wavering[0, 100:121] = np.maximum(wavering[0, 100:121], 0.46)
+    (pick,) = decide(SPEC, wavering)
+    assert pick.sample == pytest.approx(110, abs=0.1)
+    assert len(decide(SPEC, wavering, {"P": PhaseRule(release=0.9, dead_time_s=0)})) == 1  # not below 0.3 in between
+
+
+def test_must_fall_below_the_threshold_before_the_next() -> None:
+    """A high plateau after a pick opens no second candidate, however long it lasts; a fall and a rise do."""
+    data = probabilities(("P", 50, 0.95, 3))
+    data[0, 50:400] = np.maximum(data[0, 50:400], 0.4)
+    data[0, 450] = 0.7
+    assert [round(pick.sample) for pick in decide(SPEC, data)] == [50, 450]
+
+
+def test_dead_time() -> None:
+    """Bumps 30 samples apart are one pick at a dead time of half a second, two at a tenth."""
+    data = probabilities(("P", 100, 0.9, 3), ("P", 130, 0.9, 3))
+    assert [round(pick.sample) for pick in decide(SPEC, data)] == [100]
+    assert [round(pick.sample) for pick in decide(SPEC, data, {"P": PhaseRule(dead_time_s=0.1)})] == [100, 130]
+
+
+def test_a_candidate_is_decided_after_the_longest_wait() -> None:
+    """A plateau that never falls is decided ``longest_s`` after its peak, look-ahead added."""
+    data = probabilities()
+    data[0, 100:] = 0.8
+    data[0, 120] = 0.9
+    for longest, decided in ((1.0, 221), (2.0, 321)):
+        (pick,) = decide(SPEC, data, {"P": PhaseRule(longest_s=longest)})
+        assert (round(pick.sample), pick.decided_sample) == (120, decided + SPEC.lookahead_samples)
+
+
+def test_crossed_sample_is_the_first_above_the_threshold() -> None:
+    """It is where the candidate opened, and no later and higher peak moves it."""
+    data = probabilities()
+    data[0, 100:131] = np.linspace(0.31, 0.9, 31)
+    (pick,) = decide(SPEC, data)
+    assert (pick.crossed_sample, round(pick.sample)) == (100, 130)
+    data[0, 131:160] = np.linspace(0.9, 0.99, 29)
+    (later,) = decide(SPEC, data)
+    assert (later.crossed_sample, round(later.sample)) == (100, 159)
+
+
+@pytest.mark.parametrize(("apart", "phases"), [(10, ["S"]), (19, ["S"]), (21, ["S", "P"])])
+def test_a_less_likely_follower_is_dropped(apart: int, phases: list[str]) -> None:
+    """Of two phases closer than 0.2 s only the likelier stays; from 0.2 s on both do."""
+    data = probabilities(("S", 100, 0.9, 2), ("P", 100 + apart, 0.5, 2))
+    assert [pick.phase for pick in decide(SPEC, data)] == phases
+
+
+def test_a_less_likely_forerunner_is_dropped() -> None:
+    """Where the likelier phase is open and higher when the first would be decided."""
+    assert [pick.phase for pick in decide(SPEC, probabilities(("P", 100, 0.5, 2), ("S", 110, 0.9, 12)))] == ["S"]
+    assert [pick.phase for pick in decide(SPEC, probabilities(("P", 110, 0.9, 2), ("S", 110, 0.5, 12)))] == ["P"]
+
+
+def test_a_published_pick_is_not_taken_back() -> None:
+    """A likelier rival that comes after the decision is published too."""
+    data = probabilities(("P", 100, 0.5, 2), ("S", 117, 0.9, 1.5))
+    assert [pick.phase for pick in feed([data])] == ["P", "S"]
+
+
+def test_flush_decides_what_is_open() -> None:
+    """At the end of a record a candidate becomes a pick, once."""
+    decider = Decider(SPEC)
+    assert decider.feed(0, probabilities(("P", 98, 0.9, 4), length=100)) == []
+    (pick,) = decider.flush()
+    assert (pick.sample, pick.decided_sample) == (pytest.approx(98, abs=0.1), 99 + SPEC.lookahead_samples)
+    assert decider.flush() == []
+
+
+def test_a_gap_must_be_declared() -> None:
+    """Samples that do not follow on are refused; after a reset any number may come, with nothing remembered."""
+    data = probabilities(("P", 60, 0.9, 40), length=64)
+    decider = Decider(SPEC)
+    decider.feed(1000, data)
+    for first in (1000, 1063, 1065):
+        with pytest.raises(ValueError, match="does not follow 1063"):
+            decider.feed(first, data)
+    decider.reset()
+    assert decider.flush() == []
+    quiet = probabilities(length=64)
+    assert decider.feed(5, quiet) + decider.feed(69, quiet) + decider.flush() == []
+
+
+def test_sample_numbers_since_the_epoch() -> None:
+    """Numbers of 1.7e11 keep the sub-sample refinement."""
+    first = 170_000_000_000
+    (pick,) = feed([probabilities(("S", 200.3, 0.9, 4))], first=first)
+    assert pick.sample - first == pytest.approx(200.3, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "values", [{"threshold": 0.0}, {"threshold": 1.0}, {"threshold": float("nan")}, {"release": 0.0}, {"release": 1.0}]
+)
+def test_a_bad_rule_is_refused(values: dict[str, float]) -> None:
+    """Thresholds and releases lie inside 0 to 1."""
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        PhaseRule(**values)
