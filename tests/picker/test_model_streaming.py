@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import MINIATURE, motion, network, streamed, whole, with_gate
 
+from picker.model.checkpoint import load_picker
 from picker.model.config import PRESETS, Gate
 from picker.model.picker import Picker
 
+SHIPPED = Path(__file__).parents[2] / "models" / "checkpoints" / "small.safetensors"
 TEN_MINUTES = 938
 GATES: tuple[Gate, ...] = ("sigmoid", "exponential")
 MODELS: dict[tuple[Gate, int], Picker] = {
@@ -77,4 +80,13 @@ def test_ten_minutes_in_float32(gate: Gate) -> None:
     model, x = network(with_gate(PRESETS["small"], gate)), ten_minutes()
     at_once, served = whole(model, x).softmax(1), streamed(model, x, [1] * TEN_MINUTES)[0].softmax(1)
     assert at_once.amax() - at_once.amin() > 0.2  # a constant would pass
+    assert (served - at_once).abs().max() < 1e-4
+
+
+def test_ten_minutes_of_the_shipped_network_in_float32() -> None:
+    """The weights that are served, over quiet and an event: probabilities to 1e-4 of the whole."""
+    model, _ = load_picker(SHIPPED)
+    x = ten_minutes()
+    at_once, served = whole(model, x).softmax(1), streamed(model, x, [1] * TEN_MINUTES)[0].softmax(1)
+    assert at_once[:, :2].amax() > 0.3  # something is picked
     assert (served - at_once).abs().max() < 1e-4
