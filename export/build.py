@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -98,9 +99,11 @@ def _provenance(source: Checkpoint) -> dict[str, Any]:
 
 
 def _portable(value: Any) -> Any:
-    """The same settings with absolute paths cut to their last part: a bundle says nothing of the machine."""
+    """The settings as JSON has them, absolute paths cut to their last part: a bundle says nothing of the machine."""
     if isinstance(value, dict):
         return {key: _portable(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value
 
 

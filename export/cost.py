@@ -6,9 +6,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from export.graph import StepGraph
-from picker.model.picker import Picker
-
-RATE_HZ = 100
+from picker.model.picker import Picker, specification
 
 
 def parameters(model: Picker) -> int:
@@ -22,4 +20,6 @@ def multiply_adds(model: Picker) -> int:
     graph = StepGraph(model).eval()
     with FlopCounterMode(display=False) as counter:
         graph(*graph.example(1))
-    return round(counter.get_total_flops() / 2 * RATE_HZ / model.config.chunk_samples)
+    spec = specification(model)
+    products: int = counter.get_total_flops() // 2
+    return round(products * spec.sampling_rate_hz / spec.chunk_samples)

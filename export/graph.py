@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import onnx
 import torch
@@ -48,10 +48,24 @@ class StepGraph(nn.Module):
 
 
 def _log_sigmoid(x: Any) -> Any:
-    """In place of the exporter's log(sigmoid(x)): ONNX Runtime's float32 sigmoid is 0 below about -17, its log -inf."""
-    return op.Neg(op.Softplus(op.Neg(x)))
+    """What the exporter would write as log(sigmoid(x)), for ONNX Runtime: finite everywhere, and rows apart.
+
+    Its float32 sigmoid is 0 below about -17, and the log of that -inf; softplus is exact. It computes log and softplus
+    by vectors with another last bit in what is left over, so that a row's result would depend on its place in the
+    batch: each row is filled up to whole vectors.
+    """
+    length = x.shape[-1]
+    filling = -length % LANES
+    if not filling:
+        return op.Neg(op.Softplus(op.Neg(x)))
+    ends = [0] * (2 * len(x.shape) - 1) + [filling]
+    filled = op.Pad(op.Neg(x), cast(Any, op.Constant(value_ints=ends)))
+    first, stop, axis = (cast(Any, op.Constant(value_ints=[value])) for value in (0, length, -1))
+    return op.Neg(op.Slice(op.Softplus(filled), first, stop, axis))
 
 
+LANES = 16
+"""float32 values in the widest vector of a CPU (AVX-512)."""
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {torch.ops.aten.log_sigmoid.default: _log_sigmoid}
 
 
