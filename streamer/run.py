@@ -72,8 +72,6 @@ def open_stepper(bundle: Bundle, threads: int) -> OnnxStepper:
     for name, wanted in (("sampling_rate_hz", 100.0), ("components", "ZNE"), ("chunk_samples", 64)):
         if getattr(spec, name) != wanted:
             raise BundleError(f"{bundle.folder}: {name} is {getattr(spec, name)!r}, this Onset needs {wanted!r}")
-    if unknown := set(spec.thresholds) - set(spec.phases):
-        raise BundleError(f"{bundle.folder}: thresholds for {sorted(unknown)}, but phases are {list(spec.phases)}")
     stepper = OnnxStepper(bundle, threads)
     chunk = np.zeros((1, len(spec.components), spec.chunk_samples), dtype=np.float32)
     try:

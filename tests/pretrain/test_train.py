@@ -186,9 +186,17 @@ def test_sigterm_finishes_the_step_saves_and_says_how_to_go_on(pack: str, tmp_pa
 
 @pytest.mark.parametrize(("signals", "status"), [(1, 0), (2, 130)])
 def test_ctrl_c_saves_and_a_second_one_does_not_wait(
-    pack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: int, status: int
+    pack: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    signals: int,
+    status: int,
 ) -> None:
     """The first SIGINT ends the run in order, the second at once; afterwards the signal does what it did before."""
+    # A shell's background job starts with SIGINT ignored; the test speaks of a foreground one.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, inherited))
     before, step = signal.getsignal(signal.SIGINT), Trainer.train_step
 
     def interrupted(trainer: Trainer, of: Bank) -> Any:

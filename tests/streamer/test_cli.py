@@ -136,7 +136,7 @@ def change_spec(config: Path, old: str, new: str) -> None:
         ('"name": "tail"', '"name": "head"', "input 'state.head' is absent in the graph"),
         ('"phases": [\n    "P"', '"phases": [\n    "Pn",\n    "P"', "output 'probabilities' is (3, 64) in the graph"),
         ('"sampling_rate_hz": 100.0', '"sampling_rate_hz": 50.0', "sampling_rate_hz is 50.0, this Onset needs 100.0"),
-        ('"S": 0.3', '"S": 0.3, "X": 0.1', "thresholds for ['X']"),
+        ('"S": 0.3', '"S": 0.3, "X": 0.1', "thresholds names X, which phases lacks"),
         ('"version": 1', '"version": 2', "version is 2"),
     ],
 )
