@@ -6,11 +6,11 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 
 from picker.errors import ConfigError, OnsetError
+from picker.version import installed_version
 
 DESCRIPTION = "Onset's exporter: a trained checkpoint becomes a bundle, the folder that the daemon opens."
 EXAMPLES = """\
@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action="version", version=f"onset {_version()}")
+    top.add_argument("--version", action="version", version=f"onset {installed_version()}")
     sub = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def command(name: str, help: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -110,10 +110,3 @@ def _build_arguments(build: argparse.ArgumentParser) -> None:
         "--data-sources", type=Path, metavar="FILE", help="Markdown for the card: data sources and their licences"
     )
     build.add_argument("--notes", type=Path, metavar="FILE", help="Markdown for the card: known weaknesses")
-
-
-def _version() -> str:
-    try:
-        return version("onset")
-    except PackageNotFoundError:
-        return "unknown (not installed)"

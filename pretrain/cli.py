@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 
 from picker.errors import ConfigError, OnsetError
+from picker.version import installed_version
 from pretrain import commands
 
 DESCRIPTION = "Onset's trainer: waveforms to checkpoint, and the evaluation of what the exporter made of it."
@@ -20,14 +20,6 @@ a first run, from data to figures:
   pretrain evaluate models/first data/labelled --split dev --status manual --plot dev.png
 
 `pretrain COMMAND --help` says more about each."""
-
-
-def installed_version() -> str:
-    """Version of the installed distribution."""
-    try:
-        return version("onset")
-    except PackageNotFoundError:
-        return "unknown (not installed)"
 
 
 def parser(command: str | None = None) -> argparse.ArgumentParser:

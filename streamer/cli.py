@@ -6,10 +6,10 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
 from picker.errors import OnsetError
+from picker.version import installed_version
 
 
 class _Command(NamedTuple):
@@ -56,7 +56,7 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"onset {_version()}")
+    parser.add_argument("--version", action="version", version=f"onset {installed_version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     wanted = next((argument for argument in given if not argument.startswith("-")), None)
     for name, command in COMMANDS.items():
@@ -64,10 +64,3 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
         if name == wanted:
             importlib.import_module(command.module).add_arguments(subparser)
     return parser
-
-
-def _version() -> str:
-    try:
-        return version("onset")
-    except PackageNotFoundError:
-        return "(not installed)"

@@ -52,8 +52,10 @@ class RunningNormalizer(nn.Module):
         return NormalizerState(like.new_zeros(batch, 8, 3))
 
     def forward(self, x: Tensor, valid: Tensor, state: NormalizerState) -> tuple[Tensor, NormalizerState]:
-        """x must be zero where not valid. Returns features (B, 9, T) and the next state."""
+        """Features (B, 9, T) and the next state. A sample that is not finite or absurdly large counts as not valid."""
         with torch.autocast(x.device.type, enabled=False):
+            valid = valid & (x.abs() <= LARGEST)
+            x = x.masked_fill(~valid, 0.0)
             mean, highpass, scale = self.decays
             flags = valid.to(x.dtype)
             carries = state.sums.flatten(1).split([6, 6, 3, 9], dim=1)

@@ -12,7 +12,7 @@ from picker.model.causal import Delay, TailState
 from picker.model.config import ModelConfig
 from picker.model.encoder import EncoderState, FeatureEncoder
 from picker.model.head import HeadState, PickHead
-from picker.model.normalizer import LARGEST, NormalizerState, RunningNormalizer
+from picker.model.normalizer import NormalizerState, RunningNormalizer
 from picker.model.state import clear, describe
 from picker.model.unet import UNetState, XLSTMUNet
 from picker.spec import PickerSpec
@@ -68,8 +68,7 @@ class Picker(nn.Module):
         state = self.initial_state(chunk.shape[0], chunk) if state is None else state
         if reset is not None:
             state = clear(state, reset)
-        valid = valid & (chunk.abs() <= LARGEST)
-        features, normalizer = self.normalizer(chunk.masked_fill(~valid, 0.0), valid, state.normalizer)
+        features, normalizer = self.normalizer(chunk, valid, state.normalizer)
         tokens, encoder = self.encoder(features, state.encoder)
         late, delay = self.delay(tokens.transpose(1, 2), state.delay)
         tokens, unet = self.unet(tokens, state.unet, self.late(late.transpose(1, 2)))

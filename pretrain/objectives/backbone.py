@@ -12,7 +12,7 @@ from picker.errors import ConfigError
 from picker.model.causal import Delay
 from picker.model.config import ModelConfig
 from picker.model.encoder import FeatureEncoder
-from picker.model.normalizer import LARGEST, RunningNormalizer
+from picker.model.normalizer import RunningNormalizer
 from picker.model.picker import Picker
 from picker.model.unet import XLSTMUNet
 
@@ -49,9 +49,8 @@ class Backbone(nn.Module):
             raise ValueError(
                 f"windows have {waveform.shape[-1]} samples; that must be a multiple of {self.config.chunk_samples}"
             )
-        valid = valid & (waveform.abs() <= LARGEST)
         state = self.normalizer.initial_state(len(waveform), waveform)
-        features: Tensor = self.normalizer(waveform.masked_fill(~valid, 0.0), valid, state)[0]
+        features: Tensor = self.normalizer(waveform, valid, state)[0]
         return features
 
     def tokens(self, features: Tensor) -> Tensor:

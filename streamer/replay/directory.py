@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from xml.etree import ElementTree
 
+from picker.version import installed_version
 from streamer.replay.packet import V3_SEQUENCES
 from streamer.replay.request import CommandError
 from streamer.replay.ring import StationRing, StreamState
@@ -29,10 +29,7 @@ _FORMATS = {
 
 def software_id() -> str:
     """First line of HELLO: the form that SeedLink 4.0 asks for, so that clients of any version can parse it."""
-    try:
-        release = version("onset")
-    except PackageNotFoundError:
-        release = "0"
+    release = installed_version(otherwise="0")
     return f"SeedLink v4.0 (Onset/{release}) :: {' '.join(V4_CAPABILITIES + _LEGACY)}"
 
 
