@@ -25,6 +25,7 @@ class TrainSettings:
     initial: str | None = None
     preset: str = "small"
     gate: Gate = "sigmoid"
+    pooling: int = 4
     lookahead_samples: int = 64
     steps: int = 6000
     batch: int = 64
