@@ -16,13 +16,16 @@ NORM_EPSILON = 1e-5
 
 
 class MLSTMBlock(nn.Module):
-    """Tokens (B, T, F) to (B, T, F). ``cell`` may be replaced by a faster kernel of the same function."""
+    """Tokens (B, T, F) to (B, T, F). ``cell`` may be replaced by a faster kernel of the same function.
+
+    A kernel that only starts afresh wants ``shared_zeros``: empty memories that it can tell from carried ones.
+    """
 
     def __init__(self, config: ModelConfig, level: LevelConfig, chunk_tokens: int, cell: Cell | None = None) -> None:
         super().__init__()
         self.gate, self.heads, self.keys, self.values = config.gate, level.heads, config.key_size, config.value_size
         self.chunk_tokens = chunk_tokens
-        self.cell = cell or CELLS[config.gate]
+        self.cell, self.shared_zeros = cell or CELLS[config.gate], False
         inner, hidden = self.heads * self.values, int(config.feedforward_factor * level.width)
         self.sizes = [self.heads * self.keys] * 2 + [inner] * 2 + [self.heads] * 2
         self.norm = nn.LayerNorm(level.width)
@@ -44,17 +47,17 @@ class MLSTMBlock(nn.Module):
 
     def initial_state(self, batch: int, like: Tensor) -> CellState:
         """The empty memory."""
-        return initial_cell_state(self.gate, batch, self.heads, self.keys, self.values, like)
+        return initial_cell_state(self.gate, batch, self.heads, self.keys, self.values, like, self.shared_zeros)
 
     def forward(self, x: Tensor, state: CellState) -> tuple[Tensor, CellState]:
         """x (B, T, F); the state is float32 in and out whatever autocast says."""
         q, k, v, o, i, f = self.project(self.norm(x)).split(self.sizes, dim=-1)
         with torch.autocast(x.device.type, enabled=False):
             precise = torch.promote_types(q.dtype, torch.float32)
-            q, k, v = (t.to(precise).unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
+            q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
             i, f = (t.to(precise).transpose(1, 2) for t in (i, f))
             h, state = self.cell(q, k, v, i, f, state, self._chunk(x.shape[1]))
-            h = F.layer_norm(h, (self.values,), eps=NORM_EPSILON).transpose(1, 2).flatten(2)
+            h = F.layer_norm(h.to(precise), (self.values,), eps=NORM_EPSILON).transpose(1, 2).flatten(2)
         x = x + self.dropout(self.out(torch.sigmoid(o) * h.to(o.dtype)))
         hidden = F.gelu(self.feedforward_in(self.feedforward_norm(x)), approximate="tanh")
         return x + self.dropout(self.feedforward_out(hidden)), state

@@ -7,7 +7,7 @@ factor is at most one, so nothing overflows. Exponential gate (xLSTM, arXiv 2405
 stabilised by a running maximum m and normalised by n_t = f_t n_{t-1} + i_t k_t:
 h_t = C_t^T q_t / max(|n_t^T q_t|, exp(-m_t)).
 
-Log decays are summed by a triangular product (no CumSum), and all of it is float32 or wider.
+Log decays are summed by a triangular product (no CumSum), and all of it is as wide as the gates: float32 at least.
 
 Shapes: q, k (B, H, T, K), v (B, H, T, V), i, f (B, H, T) before their gate functions; T a multiple of ``chunk``.
 """
@@ -41,7 +41,11 @@ LOWEST_MAXIMUM = -80.0
 
 CellState = SigmoidState | ExponentialState
 Cell = Callable[..., tuple[Tensor, CellState]]
-"""(q, k, v, i, f, state, chunk) -> h (B, H, T, V), next state: what a block takes as its kernel."""
+"""(q, k, v, i, f, state, chunk) -> h (B, H, T, V), next state: what a block takes as its kernel.
+
+Gates and state are float32 at least; q, k, v as the projection made them, narrower under autocast. A cell promotes them
+itself: a kernel is fast because it need not.
+"""
 
 
 def _lower(length: int, like: Tensor) -> Tensor:
@@ -55,6 +59,7 @@ def sigmoid_cell(
 
     One chunk is the serving form; ``chunk = T`` is the parallel form.
     """
+    q, k, v = (t.to(i.dtype) for t in (q, k, v))
     q, count = q * q.shape[-1] ** -0.5, q.shape[2] // chunk
     if count == 1:  # serving: no axis of chunks, and so no reshaping in the step graph
         h, written, total = _within_chunk(q, k, v, i, f)
@@ -93,6 +98,7 @@ def exponential_cell(
     q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, state: ExponentialState, chunk: int
 ) -> tuple[Tensor, ExponentialState]:
     """Exponential-gate mLSTM, chunk after chunk."""
+    q, k, v = (t.to(i.dtype) for t in (q, k, v))
     outputs = []
     for start in range(0, q.shape[2], chunk):
         piece = slice(start, start + chunk)
@@ -128,12 +134,27 @@ def _exponential_chunk(
     )
 
 
-def initial_cell_state(gate: str, batch: int, heads: int, keys: int, values: int, like: Tensor) -> CellState:
-    """The empty memory: all zeros for both gates."""
-    memory = like.new_zeros(batch, heads, keys, values)
+def initial_cell_state(
+    gate: str, batch: int, heads: int, keys: int, values: int, like: Tensor, shared: bool = False
+) -> CellState:
+    """The empty memory: all zeros for both gates. ``shared``: one zero seen everywhere, which ``untouched`` knows."""
+
+    def zeros(*shape: int) -> Tensor:
+        return like.new_zeros(()).expand(shape) if shared else like.new_zeros(shape)
+
+    memory = zeros(batch, heads, keys, values)
     if gate == "sigmoid":
         return SigmoidState(memory)
-    return ExponentialState(memory, like.new_zeros(batch, heads, keys), like.new_zeros(batch, heads))
+    return ExponentialState(memory, zeros(batch, heads, keys), zeros(batch, heads))
+
+
+def untouched(state: CellState) -> bool:
+    """Whether the memory is still the shared zero of ``initial_cell_state``: nothing that was ever written is.
+
+    Read off the strides, so nothing waits for the device. (An axis of size one may have any stride.)
+    """
+    memory = state.memory
+    return all(size == 1 or stride == 0 for size, stride in zip(memory.shape, memory.stride(), strict=True))
 
 
 CELLS: dict[str, Cell] = {"sigmoid": sigmoid_cell, "exponential": exponential_cell}
