@@ -1,10 +1,11 @@
-"""The program ``pretrain``: pack data, train a model, evaluate a bundle."""
+"""The program ``pretrain``: pack data, pretrain and train a model, evaluate a bundle."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from picker.errors import ConfigError, OnsetError
 from picker.version import installed_version
@@ -19,11 +20,30 @@ a first run, from data to figures:
   pretrain evaluate models/first train.npz --tune
   pretrain evaluate models/first data/labelled --split dev --status manual --plot dev.png
 
+waveforms without labels first, then picks:
+  pretrain plan configs/pretrain/base.toml
+  pretrain run configs/pretrain/base.toml runs/pretrained
+  pretrain diagnose runs/pretrained
+
 `pretrain COMMAND --help` says more about each."""
+WITH_TORCH = {
+    "train": ("pretrain.train", "train a picker on a pack"),
+    "run": ("pretrain.selfsupervised.command", "pretrain a backbone on waveforms without labels"),
+    "plan": ("pretrain.selfsupervised.plan", "what a pretraining run would take, before it is started"),
+    "diagnose": (
+        "pretrain.selfsupervised.monitor.diagnose",
+        "what the log of a pretraining run says, and what to change",
+    ),
+    "codebook": (
+        "pretrain.selfsupervised.monitor.codebook",
+        "which waveforms each code of a pretrained run stands for",
+    ),
+}
+"""Sub-commands that need PyTorch: the module of each, with ``add_arguments`` and ``run``, and its line of help."""
 
 
 def parser(command: str | None = None) -> argparse.ArgumentParser:
-    """The argument parser; PyTorch is imported, for the trainer's arguments, only where ``command`` is ``train``."""
+    """The argument parser; PyTorch is imported only where ``command`` is one that needs it."""
     top = argparse.ArgumentParser(
         prog="pretrain",
         description=DESCRIPTION,
@@ -42,26 +62,27 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
         )
         entry.add_arguments(one)
         one.set_defaults(run=entry.run)
-    train = sub.add_parser(
-        "train",
-        help="train a model on a pack",
-        description="Train a picker on a pack. Needs PyTorch (pip install 'onset[train]').",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    if command == "train":
-        _mount_trainer(train)
+    for name, (module, line) in WITH_TORCH.items():
+        one = sub.add_parser(
+            name,
+            help=line,
+            description=f"{line[0].upper()}{line[1:]}. Needs PyTorch (pip install 'onset[train]').",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if command == name:
+            _mount(one, module)
     return top
 
 
-def _mount_trainer(train: argparse.ArgumentParser) -> None:
+def _mount(one: argparse.ArgumentParser, module: str) -> None:
     try:
-        from pretrain import train as trainer
+        found = import_module(module)
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"{error.name} is not installed, and training needs it: pip install 'onset[train]'"
+            f"{error.name} is not installed, and this command needs it: pip install 'onset[train]'"
         ) from error
-    trainer.add_arguments(train)
-    train.set_defaults(run=trainer.run)
+    found.add_arguments(one)
+    one.set_defaults(run=found.run)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

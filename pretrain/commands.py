@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,13 +14,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from picker.bundle import Bundle, load_bundle
 from picker.errors import ConfigError
 from picker.stepper import OnnxStepper
+from pretrain import pack_command as packing
 from pretrain import report
-from pretrain.data.build import CONSENSUS, MACHINE, PackPlan, build_pack
+from pretrain.data.build import CONSENSUS, MACHINE
 from pretrain.data.continuous import miniseed_files, read_miniseed, read_picks
-from pretrain.data.trace import RATE_HZ, TRAIN, TUNE
+from pretrain.data.trace import RATE_HZ, TUNE
 from pretrain.evaluate import Ticker, best_thresholds, evaluate, read_traces, write_picks
 from pretrain.evaluate_continuous import evaluate_continuous
 from pretrain.metric import PHASES
+from pretrain.pack_command import size_bytes as size_bytes
 from pretrain.simulate import command as simulation
 
 
@@ -34,15 +35,6 @@ class Command:
     examples: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
-
-
-def size_bytes(text: str) -> int:
-    """Bytes of a size such as 55MiB, 60MB or 1GiB."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?)(i?)B?\s*", text, re.IGNORECASE)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write for example 55MiB or 1GiB")
-    number, prefix, binary = match.groups()
-    return int(float(number) * (1024 if binary else 1000) ** " KMG".index(prefix.upper() or " "))
 
 
 def _console() -> Console:
@@ -59,47 +51,8 @@ def _bar(console: Console) -> Progress:
 # pack
 
 
-def _pack_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pack", type=Path, metavar="PACK.npz", help="file to write")
-    parser.add_argument(
-        "--labelled", type=Path, metavar="FOLDER", help="SeisBench folder: all traces of the split go in"
-    )
-    parser.add_argument(
-        "--continuous",
-        type=Path,
-        metavar="FOLDER",
-        help=f"folder of miniSEED (below FOLDER/<split> where that exists) with {CONSENSUS} and, better, {MACHINE}",
-    )
-    parser.add_argument("--budget", type=size_bytes, default="55MiB", help="largest size of the file (default: 55MiB)")
-    parser.add_argument("--window-s", type=float, default=120.0, help="length of windows of continuous data (120)")
-    parser.add_argument("--split", default=TRAIN, help="split of the data to pack (train)")
-    parser.add_argument("--tune-share", type=float, default=0.12, help="share of events held out as fold tune (0.12)")
-
-
 def _pack(options: argparse.Namespace) -> int:
-    if options.labelled is None and options.continuous is None:
-        raise ConfigError("nothing to pack: give --labelled, --continuous or both")
-    plan = PackPlan(
-        labelled=options.labelled,
-        continuous=options.continuous,
-        budget_bytes=options.budget,
-        window_s=options.window_s,
-        split=options.split,
-        tune_share=options.tune_share,
-    )
-    console = _console()
-    with _bar(console) as bar:
-        tasks = {what: bar.add_task(what, total=None) for what in ("labelled traces", "continuous files")}
-
-        def progress(what: str, done: int, total: int) -> None:
-            bar.update(tasks[what], completed=done, total=total)
-
-        written = build_pack(plan, options.pack, progress)
-    for (kind, fold), count in sorted(written.counts.items()):
-        console.print(f"  {count:6d}  {kind}, fold {fold}", highlight=False)
-    left_out = f"; {written.left_out} windows did not fit" if written.left_out else ""
-    console.print(f"{written.path}: {written.size_bytes / 2**20:.1f} MiB{left_out}", highlight=False)
-    return 0
+    return packing.run(options, _console(), _bar)
 
 
 # evaluate
@@ -216,12 +169,10 @@ def _simulate(options: argparse.Namespace) -> int:
 
 COMMANDS = {
     "pack": Command(
-        help="pack waveforms and labels into one small file",
-        description="Pack the labelled traces of a split, then windows around machine picks and windows of noise from\n"
-        "continuous data, in turn from every station, until the budget is full. The same data give the same file.",
-        examples="example:\n"
-        "  pretrain pack train.npz --labelled data/labelled --continuous data/continuous --budget 55MiB",
-        add_arguments=_pack_arguments,
+        help="pack waveforms and labels for training",
+        description=packing.DESCRIPTION,
+        examples=packing.EXAMPLES,
+        add_arguments=packing.add_arguments,
         run=_pack,
     ),
     "evaluate": Command(

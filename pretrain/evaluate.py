@@ -23,7 +23,7 @@ from picker.stepper import State, Stepper
 from pretrain.data.folds import hold_out
 from pretrain.data.pack import load_pack
 from pretrain.data.seisbench import read_seisbench
-from pretrain.data.trace import Trace
+from pretrain.data.trace import UNLABELLED, Trace
 from pretrain.metric import PHASES, PhaseScore, Reference, TracePick, score
 
 FLOOR = 0.1
@@ -46,7 +46,8 @@ def read_traces(
     chosen = [
         trace
         for trace in traces
-        if (split is None or trace.split == split)
+        if trace.kind != UNLABELLED
+        and (split is None or trace.split == split)
         and (status is None or trace.status in (status, "noise"))
         and (fold is None or trace.fold == fold)
     ]

@@ -28,7 +28,8 @@ from picker.model.checkpoint import save_picker
 from picker.model.config import PRESETS
 from pretrain.bank import Bank
 from pretrain.data import Trace, load_pack
-from pretrain.data.trace import TRAIN, TUNE
+from pretrain.data.trace import LABELLED, NOISE, PSEUDO, TRAIN, TUNE
+from pretrain.selfsupervised.monitor.journal import finite, forget_after
 from pretrain.settings import TrainSettings
 from pretrain.trainer import Trainer
 from pretrain.validate import summary, validate
@@ -65,7 +66,7 @@ examples:
 
 def folds_of(pack: str) -> tuple[list[Trace], list[Trace]]:
     """Traces to learn from and traces to judge by; raises ConfigError where a pack lacks labels in either fold."""
-    traces = load_pack(pack, folds=(TRAIN, TUNE))
+    traces = load_pack(pack, folds=(TRAIN, TUNE), kinds=(LABELLED, PSEUDO, NOISE))
     learn = [trace for trace in traces if trace.fold == TRAIN]
     # Picks of doubtful quality serve as weak labels, but do not judge.
     judge = [trace for trace in traces if trace.fold == TUNE and trace.status != "manual_lowq"]
@@ -112,7 +113,7 @@ def train(
                 _say(bar.console, f"step {trainer.step}: " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
             if entry:
                 when = {"step": trainer.step, "seconds": round(trainer.spent_s, 1)}
-                print(json.dumps(_finite(when | entry)), file=log, flush=True)
+                print(json.dumps(finite(when | entry)), file=log, flush=True)
     if trainer.progress < 1:
         trainer.save()
         so_far = f"stopped at step {trainer.step} of {settings.steps} and saved"
@@ -131,26 +132,6 @@ def _say(console: Console, line: str) -> None:
     console.print(line, highlight=False, soft_wrap=True)
 
 
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows no NaN: it becomes null."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-
-
-def forget_after(path: Path, step: int) -> None:
-    """Cut a log back to ``step``: a run that was killed takes up its last save, and logs what came after it again."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        try:
-            if json.loads(line)["step"] > step:
-                break
-        except (ValueError, KeyError, TypeError):
-            break
-        kept.append(line)
-    path.write_text("".join(kept), encoding="utf-8")
-
-
 def _validated(trainer: Trainer, judge: list[Trace]) -> dict[str, float]:
     """Score the averaged weights on the tune fold; the best become ``picker.safetensors``."""
     with trainer.averaged.applied(trainer.model):
@@ -159,7 +140,7 @@ def _validated(trainer: Trainer, judge: list[Trace]) -> dict[str, float]:
             trainer.best = figures["f1"]
             asked = asdict(trainer.settings)
             asked |= {key: Path(asked[key]).name for key in ("pack", "initial") if asked[key] is not None}
-            provenance = {"settings": asked, "step": trainer.step, "tune": _finite(figures)}
+            provenance = {"settings": asked, "step": trainer.step, "tune": finite(figures)}
             save_picker(trainer.folder / "picker.safetensors", trainer.model, provenance)
     return figures
 
@@ -198,8 +179,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("pack", metavar="PACK.npz", help="training pack made by `pretrain pack`")
     add("run_folder", type=Path, metavar="RUN", help="folder of the run; an interrupted run in it goes on")
     add("--preset", choices=sorted(PRESETS), default=default.preset, help="size of the model (%(default)s)")
-    add("--initial", metavar="CHECKPOINT", help="start from the weights of a trained picker of the same shape")
+    add("--initial", metavar="CHECKPOINT", help="start from the weights of a picker or of a pretrained backbone")
     add("--gate", choices=("sigmoid", "exponential"), default=default.gate, help="input gate (%(default)s)")
+    add("--pooling", type=int, default=default.pooling, help="tokens a token of the next coarser level (%(default)s)")
     add("--lookahead-samples", type=int, default=default.lookahead_samples, help="multiple of 4 (%(default)s)")
     add("--steps", type=int, default=default.steps, help="optimizer steps (%(default)s)")
     add("--minutes", type=float, help="stop after this long; the learning rate follows")

@@ -18,6 +18,8 @@ from pretrain.augment import augment
 from pretrain.average import Averaged
 from pretrain.bank import Bank
 from pretrain.labels import pick_loss
+from pretrain.objectives.backbone import transfer
+from pretrain.objectives.backbone_file import is_backbone, load_backbone
 from pretrain.settings import MAY_CHANGE, TrainSettings, rate_at
 
 MOST_SKIPPED = 20
@@ -45,6 +47,7 @@ class Trainer:
             preset(settings.preset),
             lookahead_samples=settings.lookahead_samples,
             gate=settings.gate,
+            pooling=settings.pooling,
             dropout=settings.dropout,
         )
         self.model = Picker(config).to(device)
@@ -91,11 +94,18 @@ class Trainer:
         return loss.detach(), norm.detach()
 
     def _take_weights(self, path: str) -> None:
-        """Start from a checkpoint of the same network (dropout aside); raises ConfigError where it is another."""
+        """Start from a picker, or a pretrained backbone, of the same network; raises ConfigError where it is another.
+
+        Dropout may differ, and so may what a backbone does not have: the head, and a shorter look-ahead.
+        """
+        if is_backbone(path):
+            transfer(load_backbone(path)[0], self.model)
+            return
         initial, _ = load_picker(path)
         if replace(initial.config, dropout=self.model.config.dropout) != self.model.config:
             raise ConfigError(
-                f"{path}: a picker of another shape ({initial.config.name}); give its --preset, --gate and look-ahead"
+                f"{path}: a picker of another shape ({initial.config.name}); give its --preset, --gate, --pooling and "
+                "look-ahead"
             )
         self.model.load_state_dict(initial.state_dict())
 

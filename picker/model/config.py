@@ -101,7 +101,7 @@ PRESETS: dict[str, ModelConfig] = {
             LevelConfig(width=288, heads=5, down_blocks=1, up_blocks=2),
             LevelConfig(width=384, heads=6, down_blocks=2, up_blocks=1),
         ),
-        encoder_features=128,
+        encoder_features=256,
         head_features=48,
     ),
     "large": ModelConfig(

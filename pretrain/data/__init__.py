@@ -1,4 +1,4 @@
-"""Waveforms and labels: SeisBench folders, continuous miniSEED with machine picks, and the training pack of both."""
+"""Waveforms and labels: SeisBench folders, continuous miniSEED, and packs of both: one file or a folder of shards."""
 
 from pretrain.data.pack import load_pack
 from pretrain.data.trace import Label, Trace

@@ -11,11 +11,14 @@ from picker.errors import ConfigError
 from pretrain.data.continuous import miniseed_files, read_miniseed, read_picks
 from pretrain.data.folds import hold_out, order_key
 from pretrain.data.pack import Packed, pack_trace, save_pack
+from pretrain.data.parts import CONSENSUS, MACHINE, Input, Rules, parts_of, traces_of
+from pretrain.data.reading import Reading
 from pretrain.data.seisbench import read_seisbench
 from pretrain.data.trace import NOISE, PSEUDO, TRAIN, TUNE, Trace
 from pretrain.data.windows import cut_windows
 
-CONSENSUS, MACHINE = "picks_consensus.csv", "picks_machine.csv"
+__all__ = ["CONSENSUS", "MACHINE", "PackPlan", "PackReport", "build_pack", "continuous_windows", "rotation"]
+
 NOISE_EVERY = 4
 """Of the windows of continuous data, one in this many is noise, as long as there are both."""
 
@@ -25,7 +28,10 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class PackPlan:
-    """What to pack from where; ``budget_bytes`` bounds the file."""
+    """What to pack from where; ``budget_bytes`` bounds the file.
+
+    All of ``labelled`` goes in; ``others`` and ``continuous`` share what is left of the budget.
+    """
 
     labelled: Path | None
     continuous: Path | None
@@ -33,16 +39,18 @@ class PackPlan:
     window_s: float = 120.0
     split: str = TRAIN
     tune_share: float = 0.12
+    others: tuple[Input, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackReport:
-    """What went in: traces by (kind, fold), seconds of data by kind, file size."""
+    """What went in: traces by (kind, fold), file size, and what became of the traces of ``others``, by their names."""
 
     path: Path
     size_bytes: int
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
     left_out: int = 0
+    readings: dict[str, Reading] = field(default_factory=dict)
 
 
 def build_pack(plan: PackPlan, path: Path, progress: Progress = lambda what, done, total: None) -> PackReport:
@@ -54,6 +62,14 @@ def build_pack(plan: PackPlan, path: Path, progress: Progress = lambda what, don
             f"labelled traces alone take {used / 2**20:.1f} MiB of a budget of {plan.budget_bytes / 2**20:.1f} MiB; "
             "raise --budget"
         )
+    readings = {source.name: Reading() for source in plan.others}
+    # The continuous data count as one more input, and have what the others leave.
+    theirs = (plan.budget_bytes - used) * len(plan.others) // (len(plan.others) + bool(plan.continuous) or 1)
+    begun = used
+    for item in _in_turns(plan, readings, theirs):
+        chosen.append(item)
+        used += item.size
+        progress("other inputs, KiB", (used - begun) // 1024, theirs // 1024)
     left_out = 0
     for item in rotation(_windows(plan, progress)) if plan.continuous else ():
         if used + item.size <= plan.budget_bytes:
@@ -62,11 +78,41 @@ def build_pack(plan: PackPlan, path: Path, progress: Progress = lambda what, don
         else:
             left_out += 1
     if not chosen:
-        raise ConfigError(f"nothing to pack: no trace of split {plan.split!r} in the data that were named")
+        skipped = "".join(f"; {name}: {reading.reasons()}" for name, reading in readings.items() if reading.skipped)
+        raise ConfigError(f"nothing to pack: no trace of split {plan.split!r} in the data that were named{skipped}")
     counts: dict[tuple[str, str], int] = defaultdict(int)
     for item in chosen:
         counts[item.entry["kind"], item.entry["fold"]] += 1
-    return PackReport(path=path, size_bytes=save_pack(path, chosen), counts=dict(counts), left_out=left_out)
+    size = save_pack(path, chosen)
+    return PackReport(path=path, size_bytes=size, counts=dict(counts), left_out=left_out, readings=readings)
+
+
+def _in_turns(plan: PackPlan, readings: dict[str, Reading], left_bytes: int) -> Iterator[Packed]:
+    """A trace of each of the other inputs in turn, and of each part of an input in turn, as long as they fit."""
+    rules = Rules(split=plan.split, tune_share=plan.tune_share, window_s=plan.window_s)
+    turns = [
+        [traces_of(part, rules, readings[source.name], shuffled=True) for part in parts_of(source, rules, 2**30)]
+        for source in plan.others
+    ]
+    while any(turns):
+        for source, parts in zip(plan.others, turns, strict=True):
+            if not parts:
+                continue
+            parts.append(traces := parts.pop(0))
+            trace = next(traces, None)
+            if trace is None:
+                parts.pop()
+                continue
+            item = pack_trace(trace)
+            if item.size > left_bytes:
+                readings[source.name].left_out += 1
+                for rest in parts:
+                    rest.close()
+                parts.clear()
+                continue
+            left_bytes -= item.size
+            readings[source.name].read += 1
+            yield item
 
 
 def _labelled(plan: PackPlan, progress: Progress) -> Iterator[Packed]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,8 +97,11 @@ def miniseed_files(folder: str | Path, split: str | None = None) -> list[Path]:
     return files
 
 
-def read_miniseed(path: str | Path) -> Iterator[StationRecord]:
-    """The instruments in one miniSEED file, in order of their codes; raises ConfigError for a file that is none."""
+def read_miniseed(path: str | Path, unusable: Callable[[ConfigError], None] | None = None) -> Iterator[StationRecord]:
+    """The instruments in one miniSEED file, in order of their codes; raises ConfigError for a file that is none.
+
+    So does an instrument that cannot be used (its sampling rate), unless ``unusable`` is told and it is passed over.
+    """
     import pymseed
 
     path = Path(path)
@@ -119,8 +122,16 @@ def read_miniseed(path: str | Path) -> Iterator[StationRecord]:
     for (code, band_instrument), components in sorted(channels.items()):
         letters = component_of(components)
         pieces_of = {letters[letter]: pieces for letter, pieces in components.items() if letter in letters}
-        if any(pieces_of.values()):
-            yield _aligned(path.name, code, band_instrument, pieces_of)
+        if not any(pieces_of.values()):
+            continue
+        try:
+            record = _aligned(path.name, code, band_instrument, pieces_of)
+        except ConfigError as error:
+            if unusable is None:
+                raise
+            unusable(error)
+        else:
+            yield record
 
 
 def component_of(letters: Iterable[str]) -> dict[str, int]:

@@ -1,15 +1,15 @@
-"""Reading a data set in SeisBench's format: ``metadata.csv`` beside ``waveforms.hdf5``.
+"""Reading a data set in SeisBench's format: ``metadata.csv`` beside ``waveforms.hdf5``, or both in chunks.
 
 Format: https://seisbench.readthedocs.io/en/stable/pages/data_format.html. Waveforms lie in ``data/<trace_name>``, or in
-``data/<bucket>`` where the trace name ends in ``$index,:components,:samples``.
+``data/<bucket>`` where the trace name ends in ``$index,:components,:samples``. A set in chunks has a file ``chunks``
+that names them, one a line, and ``metadata<chunk>.csv`` and ``waveforms<chunk>.hdf5`` for each.
 """
 
 from __future__ import annotations
 
 import csv
-import math
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +17,132 @@ import numpy as np
 from numpy.typing import NDArray
 
 from picker.errors import ConfigError
-from picker.offset import first_valid, remove_offset
-from pretrain.data.resample import live, ratio, resample_with_gaps
-from pretrain.data.trace import COMPONENTS, DEV, LABELLED, NOISE, TRAIN, Label, Trace
+from pretrain.data.seisbench_row import STATUS_WEIGHTS, in_order, is_used, rate_of, trace_of
+from pretrain.data.trace import RATE_HZ, TRAIN, Trace
 
-STATUS_WEIGHTS = {"manual": 1.0, "auto": 0.5, "manual_lowq": 0.25}
-"""Trust in a label by ``trace_p_status``; any other status counts as manual."""
+__all__ = ["STATUS_WEIGHTS", "Chunk", "chunks_of", "in_order", "open_chunk", "read_metadata", "read_seisbench"]
 
-_ARRIVAL = re.compile(r"trace_(?P<phase>[PS])[a-z]*_arrival_sample", re.IGNORECASE)
+CACHE_BYTES = 2**26
+"""HDF5's cache of a compressed bucket: the default is smaller than one, and would unpack it again for each trace."""
 
 
-def read_metadata(folder: Path) -> list[dict[str, str]]:
-    """The rows of ``metadata.csv``; raises ConfigError that names what is missing."""
-    path = folder / "metadata.csv"
+def chunks_of(folder: Path) -> list[str]:
+    """The chunks of a set, [""] where it is in one piece; raises ConfigError where there is nothing to read."""
+    listed = folder / "chunks"
+    names = [line.strip() for line in listed.read_text(encoding="utf-8").splitlines()] if listed.is_file() else []
+    if names := sorted(filter(None, names)):
+        return names
+    if (folder / "metadata.csv").is_file() or not folder.is_dir():
+        return [""]
+    found = {path.name[len("metadata") : -len(".csv")] for path in folder.glob("metadata*.csv")}
+    return sorted(found) or [""]
+
+
+def read_metadata(folder: Path, chunk: str = "") -> list[dict[str, str]]:
+    """The rows of the metadata of a chunk; raises ConfigError that names what is missing."""
+    rows = list(_rows(folder, chunk))
+    if not rows:
+        raise ConfigError(f"{folder / f'metadata{chunk}.csv'}: no row; is it in SeisBench format?")
+    return rows
+
+
+def count_rows(folder: Path, chunk: str) -> int:
+    """Number of rows of a chunk's metadata."""
+    with _metadata(folder, chunk).open(newline="", encoding="utf-8") as file:
+        return max(0, sum(1 for _ in csv.reader(file)) - 1)
+
+
+def _metadata(folder: Path, chunk: str) -> Path:
+    path = folder / f"metadata{chunk}.csv"
     if not path.is_file():
         raise ConfigError(f"{path}: missing; give a folder in SeisBench format (metadata.csv and waveforms.hdf5)")
+    return path
+
+
+def _rows(folder: Path, chunk: str, first: int = 0, count: int | None = None) -> Iterator[dict[str, str]]:
+    """Rows from ``first``, with the columns that are used: all hundred of a million traces would fill the memory."""
+    path = _metadata(folder, chunk)
     with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or "trace_name" not in rows[0]:
-        raise ConfigError(f"{path}: no row, or no column trace_name; is it in SeisBench format?")
-    return rows
+        lines = csv.reader(file)
+        header = next(lines, [])
+        if "trace_name" not in header:
+            raise ConfigError(f"{path}: no row, or no column trace_name; is it in SeisBench format?")
+        wanted = [(place, column) for place, column in enumerate(header) if is_used(column)]
+        for number, line in enumerate(lines):
+            if count is not None and number >= first + count:
+                return
+            if number >= first:
+                yield {column: line[place] if place < len(line) else "" for place, column in wanted}
+
+
+_FEW = 4096
+"""So many arrays of a file are looked at one by one; of more, the size of the file tells enough."""
+
+
+class Chunk:
+    """An open chunk of a set, of which traces are read by their rows."""
+
+    def __init__(self, folder: Path, chunk: str, file: Any, name: str) -> None:
+        self.folder, self.chunk, self.name = folder, chunk, name
+        self.path = folder / f"waveforms{chunk}.hdf5"
+        self._file = file
+        form = file["data_format"].items() if "data_format" in file else ()
+        self.form = {key: _plain(value[()]) for key, value in form}
+
+    def about_samples(self) -> int:
+        """Samples at 100 Hz of all its traces together, about: as if all had the rate of the first."""
+        stored = self._file["data"]
+        first = next(iter(stored.values()), None)
+        row = next(self.rows(0, 1), None)
+        if first is None or row is None:
+            return 0
+        if len(stored) <= _FEW:
+            samples = sum(int(each.size) for each in stored.values())
+        else:
+            samples = self.path.stat().st_size // int(first.dtype.itemsize)
+        return round(samples * RATE_HZ / rate_of(row, self.form))
+
+    def rows(self, first: int = 0, count: int | None = None) -> Iterator[dict[str, str]]:
+        """Rows of its metadata."""
+        return _rows(self.folder, self.chunk, first, count)
+
+    def trace(self, row: dict[str, str]) -> tuple[Trace, list[str]]:
+        """The trace of a row and notes on it.
+
+        Raises KeyError where it has no waveform, otherwise as ``trace_of``.
+        """
+        return trace_of(row, self._waveform(row["trace_name"]), self.form, self.name)
+
+    def _waveform(self, name: str) -> NDArray[np.generic]:
+        bucket, _, index = name.partition("$")
+        data = self._file["data"][bucket]
+        if not index:
+            return np.asarray(data[()])
+        slices = tuple(slice(*(int(n) if n else None for n in part.split(":"))) if ":" in part else int(part)
+                       for part in index.split(","))  # fmt: skip
+        return np.asarray(data[slices])
+
+
+@contextmanager
+def open_chunk(folder: Path, chunk: str = "", name: str | None = None) -> Iterator[Chunk]:
+    """A chunk of the set in ``folder``, called ``name`` (else as its folder).
+
+    Raises ConfigError that names the file.
+    """
+    path = folder / f"waveforms{chunk}.hdf5"
+    _metadata(folder, chunk)
+    if not path.is_file():
+        raise ConfigError(f"{path}: missing; give a folder in SeisBench format (metadata.csv and waveforms.hdf5)")
+    import h5py
+
+    try:
+        file = h5py.File(path, rdcc_nbytes=CACHE_BYTES)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read as HDF5 ({error}); fetch or write it again") from error
+    with file:
+        if "data" not in file:
+            raise ConfigError(f"{path}: no group 'data'; is it in SeisBench format?")
+        yield Chunk(folder, chunk, file, name or folder.name)
 
 
 def read_seisbench(folder: str | Path, split: str | None = None, status: str | None = None) -> Iterator[Trace]:
@@ -48,96 +154,19 @@ def read_seisbench(folder: str | Path, split: str | None = None, status: str | N
     Raises ConfigError that names the file and the trace.
     """
     folder = Path(folder)
-    rows = read_metadata(folder)
-    path = folder / "waveforms.hdf5"
-    if not path.is_file():
-        raise ConfigError(f"{path}: missing; give a folder in SeisBench format (metadata.csv and waveforms.hdf5)")
-    import h5py
-
-    with h5py.File(path) as file:
-        form = {key: _plain(value[()]) for key, value in file["data_format"].items()} if "data_format" in file else {}
-        for row in rows:
-            if split is not None and (row.get("split") or TRAIN) != split:
-                continue
-            if status is not None and row.get("trace_p_status") not in (status, "noise"):
-                continue
-            try:
-                yield _trace(row, _waveform(file, row["trace_name"]), form, folder.name)
-            except (KeyError, ValueError, IndexError, ConfigError) as error:
-                raise ConfigError(f"{path}: trace {row['trace_name']!r}: {error}") from error
+    for part in chunks_of(folder):
+        rows = read_metadata(folder, part)
+        with open_chunk(folder, part) as chunk:
+            for row in rows:
+                if split is not None and (row.get("split") or TRAIN) != split:
+                    continue
+                if status is not None and row.get("trace_p_status") not in (status, "noise"):
+                    continue
+                try:
+                    yield chunk.trace(row)[0]
+                except (KeyError, ValueError, IndexError, OSError, ConfigError) as error:
+                    raise ConfigError(f"{chunk.path}: trace {row['trace_name']!r}: {error}") from error
 
 
 def _plain(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _waveform(file: Any, name: str) -> NDArray[np.generic]:
-    bucket, _, index = name.partition("$")
-    data = file["data"][bucket]
-    if not index:
-        return np.asarray(data[()])
-    slices = tuple(slice(*(int(n) if n else None for n in part.split(":"))) if ":" in part else int(part)
-                   for part in index.split(","))  # fmt: skip
-    return np.asarray(data[slices])
-
-
-def _trace(row: Mapping[str, str], waveform: NDArray[np.generic], form: Mapping[str, str], folder: str) -> Trace:
-    if form.get("dimension_order", "CW").removeprefix("N") == "WC":
-        waveform = waveform.T
-    order = row.get("trace_component_order") or form.get("component_order") or COMPONENTS
-    rate_hz = float(row.get("trace_sampling_rate_hz") or form.get("sampling_rate") or 100.0)
-    ordered, valid = in_order(waveform, order)
-    factor = ratio(rate_hz)
-    valid &= live(ordered, rate_hz)
-    moved, valid = resample_with_gaps(ordered, valid, factor) if factor != 1 else (ordered, valid)
-    clean = np.where(valid, remove_offset(moved, first_valid(moved, valid)), np.float32(0))
-    status = row.get("trace_p_status") or ""
-    labels = _labels(row, float(factor), clean.shape[1], STATUS_WEIGHTS.get(status, 1.0))
-    split = row.get("split") or TRAIN
-    return Trace(
-        name=row["trace_name"],
-        waveform=clean,
-        valid=valid,
-        labels=labels,
-        kind=LABELLED if labels else NOISE,
-        fold=TRAIN if split == TRAIN else DEV,
-        status=status or ("" if labels else "noise"),
-        split=split,
-        source=row.get("data_source") or folder,
-        group=row.get("source_id") or row["trace_name"],
-    )
-
-
-def in_order(waveform: NDArray[np.generic], order: str) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-    """Rows of ``waveform`` (C, N) named by ``order`` (ZNE, ENZ, Z12, Z23, Z ...) as (3, N) in the order Z, N, E.
-
-    Returns the waveform in its own dtype and where it is finite; a missing component is zero and not valid. Raises
-    ConfigError for letters that are none of Z, N, E, 1, 2, 3, and for an order that does not fit the rows.
-    """
-    if waveform.ndim != 2 or waveform.shape[0] != len(order):
-        raise ConfigError(f"waveform has shape {waveform.shape}, its component order {order!r} wants ({len(order)}, N)")
-    numbered = sorted(letter for letter in order if letter in "123")
-    names = {letter: letter for letter in COMPONENTS} | dict(zip(numbered, "NE", strict=False))
-    out = np.zeros((3, waveform.shape[1]), dtype=waveform.dtype)
-    valid = np.zeros(out.shape, dtype=np.bool_)
-    for letter, samples in zip(order, waveform, strict=True):
-        if letter not in names:
-            raise ConfigError(f"component {letter!r} of {order!r} is none of Z, N, E, 1, 2, 3")
-        component = COMPONENTS.index(names[letter])
-        valid[component] = np.isfinite(samples)
-        out[component] = np.where(valid[component], samples, samples.dtype.type(0))
-    return out, valid
-
-
-def _labels(row: Mapping[str, str], factor: float, samples: int, weight: float) -> tuple[Label, ...]:
-    """The arrivals within the trace; of several columns of one phase (P, Pg, Pn) the earliest."""
-    found: dict[str, float] = {}
-    for column, text in row.items():
-        match = _ARRIVAL.fullmatch(column or "")
-        if match is None or not text or not math.isfinite(float(text)):
-            continue
-        phase, sample = match["phase"].upper(), float(text) * factor
-        if 0 <= sample < samples:
-            found[phase] = min(sample, found.get(phase, math.inf))
-    labels = (Label(phase=phase, sample=sample, weight=weight) for phase, sample in found.items())
-    return tuple(sorted(labels, key=lambda label: label.sample))

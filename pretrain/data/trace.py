@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 RATE_HZ = 100.0
 COMPONENTS = "ZNE"
 
-LABELLED, PSEUDO, NOISE = "labelled", "pseudo", "noise"
-"""Kinds of trace: picks of a catalogue; picks of other machines; a stretch in which no machine picked anything."""
+LABELLED, PSEUDO, NOISE, UNLABELLED = "labelled", "pseudo", "noise", "unlabelled"
+"""Kinds of trace: picks of a catalogue; picks of other machines; a stretch in which no machine picked anything; a
+stretch of which nothing is known, for learning without labels only."""
 
 TRAIN, TUNE, DEV = "train", "tune", "dev"
 """Folds: trained on; held out of training for thresholds and early stopping; the development split."""

@@ -90,8 +90,10 @@ class Contrastive(Objective):
         context = take(self.backbone.context(self.dropout(masked)), (index + delay).clamp(max=mask.shape[1] - 1))
         target = take(tokens, index)
         gumbel = settings.quantizer.temperature(progress.step, progress.share)
-        quantized = self.quantizer(self.token_norm(target), present, gumbel, generator)
+        normed = self.token_norm(target)
+        # Off around the calls too, not only inside: compiled code would else run their backward in bfloat16.
         with torch.autocast(tokens.device.type, enabled=False):
+            quantized = self.quantizer(normed, present, gumbel, generator)
             predictions = self.project_context(self.context_norm(ranks.precise(context)))
             targets = Targets(self.project_target(quantized.vectors), quantized.codes, present)
             temperature = self.temperature(progress.share)
@@ -101,7 +103,7 @@ class Contrastive(Objective):
         settled = {
             "feature_square": square.detach(),
             "delay": delay[0] * contrast.count,
-            "temperature": torch.as_tensor(temperature, device=square.device).detach() * contrast.count,
+            "temperature": contrast.count * _number(temperature),
             "gumbel_temperature": gumbel * contrast.count,
             "diversity": spread.value * contrast.count,
         }
@@ -150,6 +152,11 @@ class Contrastive(Objective):
         if every and progress.step and progress.step % every == 0:
             return {"revived_codes": self.quantizer.revive(progress.step).sum()}
         return {}
+
+
+def _number(temperature: Tensor | float) -> Tensor | float:
+    # A plain number stays one: as a tensor it would have to be copied to the device, for which the host waits.
+    return temperature.detach() if isinstance(temperature, Tensor) else temperature
 
 
 def _codes(quantized: Quantized) -> dict[str, Tensor]:

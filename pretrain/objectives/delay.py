@@ -31,6 +31,6 @@ def allowed_delays(delays: tuple[int, ...], config: ModelConfig) -> tuple[int, .
 
 def draw_delay(delays: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
     """One of ``delays`` (1,) at random, on the device of ``like``: nothing waits for it."""
-    choices = torch.tensor(delays, device=like.device)
-    place = (draws.uniform(generator, 1, like=like) * len(delays)).long()
-    return choices[place.clamp(max=len(delays) - 1)]
+    place = (draws.uniform(generator, 1, like=like) * len(delays)).long().clamp(max=len(delays) - 1)
+    # Not out of a tensor of the delays: the host would wait until it is copied to the device.
+    return torch.stack([(place == number) * delay for number, delay in enumerate(delays)]).sum(0)

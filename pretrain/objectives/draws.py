@@ -20,5 +20,9 @@ def uniform(generator: torch.Generator, *shape: int, like: Tensor, dtype: torch.
 
 def gumbel(generator: torch.Generator, like: Tensor) -> Tensor:
     """Gumbel noise of the shape of ``like``; finite."""
-    draw = uniform(generator, *like.shape, like=like, dtype=like.dtype)
-    return -torch.log(-torch.log(draw.clamp(min=torch.finfo(draw.dtype).tiny)))
+    return to_gumbel(uniform(generator, *like.shape, like=like, dtype=like.dtype))
+
+
+def to_gumbel(drawn: Tensor) -> Tensor:
+    """Gumbel noise out of numbers of ``uniform``; finite."""
+    return -torch.log(-torch.log(drawn.clamp(min=torch.finfo(drawn.dtype).tiny)))

@@ -59,9 +59,10 @@ def draw_others(count: Tensor, own: Tensor, negatives: int, generator: torch.Gen
 
     Where ``own`` is not below ``count``, nothing is left out. Where nothing remains, none is any.
     """
+    drawn = draws.uniform(generator, *own.shape, negatives, like=own)
     inside = own < count
     others = (count - inside.long())[..., None].expand(*own.shape, negatives)
-    number = (draws.uniform(generator, *others.shape, like=own) * others).long().minimum(others - 1).clamp(min=0)
+    number = (drawn * others).long().minimum(others - 1).clamp(min=0)
     return number + (inside[..., None] & (number >= own[..., None])), others > 0
 
 
@@ -183,7 +184,8 @@ class MemoryBank(AcrossRecordings):
             # Frames that are not present come last in a pool: they are written, and then written over.
             size = min(len(pool.origin), self.settings.bank)
             place = (self.cursor + torch.arange(size, device=self.cursor.device)) % self.settings.bank
-            keep = pool.present[:size]
+            # A step whose loss was not finite changes no weight; its vectors must not stay here either.
+            keep = pool.present[:size] & pool.vectors.isfinite().all()
             self.vectors[place] = torch.where(keep[:, None], pool.vectors[:size].to(self.vectors), self.vectors[place])
             self.codes[place] = torch.where(keep, pool.codes[:size], self.codes[place])
             self.cursor.copy_((self.cursor + keep.sum()) % self.settings.bank)

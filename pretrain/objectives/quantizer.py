@@ -76,6 +76,13 @@ class Quantizer(nn.Module):
 
     def forward(self, features: Tensor, present: Tensor, temperature: float, generator: torch.Generator) -> Quantized:
         """Frames that are not ``present`` (B, M) are quantized too, but count nowhere. No noise in evaluation."""
+        drawn = None
+        if self.training:  # ahead of everything else, which can then be compiled in one piece
+            precise = torch.promote_types(features.dtype, torch.float32)
+            drawn = draws.uniform(generator, *present.shape, *self.usage.shape, like=features, dtype=precise)
+        return self._quantized(features, present, temperature, drawn)
+
+    def _quantized(self, features: Tensor, present: Tensor, temperature: float, drawn: Tensor | None) -> Quantized:
         with torch.autocast(features.device.type, enabled=False):
             features = ranks.precise(features)
             logits = self.logits(features).unflatten(-1, self.usage.shape)
@@ -83,10 +90,10 @@ class Quantizer(nn.Module):
             soft = (flags @ logits.softmax(-1).flatten(2).flatten(0, 1)).view_as(self.usage)
             likeliest = logits.detach().argmax(-1)
             hard = self._counted(likeliest, flags)
-            if not self.training:
+            if drawn is None:
                 return Quantized(self._rows(likeliest), self.joint(likeliest), soft, hard)
             self.usage += hard
-            weights = ((logits + draws.gumbel(generator, logits)) / temperature).softmax(-1)
+            weights = ((logits + draws.to_gumbel(drawn)) / temperature).softmax(-1)
             chosen = weights.detach().argmax(-1)
             through = torch.einsum("bmgv,gvd->bmgd", weights, self.codebook.detach()).flatten(-2)
             return Quantized(self._rows(chosen) + (through - through.detach()), self.joint(chosen), soft, hard)

@@ -19,6 +19,8 @@ from picker.model.config import PRESETS
 from picker.model.picker import Picker
 from pretrain import trainer as module
 from pretrain.average import Averaged
+from pretrain.objectives.backbone import Backbone
+from pretrain.objectives.backbone_file import save_backbone
 from pretrain.settings import TrainSettings, rate_at
 from pretrain.trainer import MOST_SKIPPED, Trainer, parameter_groups
 
@@ -220,3 +222,18 @@ def test_a_run_can_start_from_trained_weights_of_the_same_shape_only(tmp_path: P
     assert all(torch.equal(value, started[name]) for name, value in trained.state_dict().items())
     with pytest.raises(ConfigError, match=r"trained\.safetensors: a picker of another shape"):
         Trainer(settings(initial=initial, lookahead_samples=32), tmp_path, CPU)
+
+
+def test_a_run_can_start_from_a_pretrained_backbone(tmp_path: Path) -> None:
+    """All weights but the head's are those of the backbone; a backbone of another gate is refused by name."""
+    torch.manual_seed(4)
+    pretrained = Backbone(replace(TINY, dropout=0.3))
+    save_backbone(tmp_path / "backbone.safetensors", pretrained, {})
+    fresh = Trainer(settings(), tmp_path, CPU).model.state_dict()
+    started = Trainer(settings(initial=str(tmp_path / "backbone.safetensors")), tmp_path, CPU).model.state_dict()
+    weights = pretrained.state_dict()
+    assert {name for name, value in started.items() if not torch.equal(value, fresh[name])} <= weights.keys()
+    assert all(torch.equal(value, started[name]) for name, value in weights.items())
+    save_backbone(tmp_path / "other.safetensors", Backbone(PRESETS["small"]), {})
+    with pytest.raises(ConfigError, match="pretrained 'small' does not fit the picker"):
+        Trainer(settings(initial=str(tmp_path / "other.safetensors")), tmp_path, CPU)

@@ -1,4 +1,4 @@
-"""Similarity, temperature, InfoNCE, diversity and the alarms, each against a plain reference."""
+"""Similarity, temperature, InfoNCE and diversity, each against a plain reference."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from objective_data import generator, targets
 from torch import Tensor
 from torch.nn import functional as F
 
-from pretrain.objectives.alarm import collapse_alarms
 from pretrain.objectives.diversity import codebook_metrics, diversity, perplexity
 from pretrain.objectives.infonce import Candidates, infonce
 from pretrain.objectives.similarity import SIMILARITIES, paired
@@ -123,19 +122,3 @@ def test_soft_and_hard_perplexity_are_told_apart() -> None:
     assert found["soft_perplexity"] > 7.9
     assert [found[f"hard_perplexity{key}"].item() for key in ("_0", "_1", "")] == pytest.approx([1, 2, 3])
     assert [found[f"dead_codes{key}"].item() for key in ("_0", "_1", "")] == [3, 2, 5]
-
-
-@pytest.mark.parametrize(
-    ("metrics", "words"),
-    [
-        ({"hard_perplexity": 2.0}, ["collapsed"]),
-        ({"hard_perplexity": 400.0, "loss": 1.2, "valid_negatives": 99.0}, []),
-        ({"hard_perplexity": 400.0, "loss": 0.0, "valid_negatives": 0.0}, ["nothing to tell apart", "0.00 valid"]),
-        ({"loss": 0.0}, []),
-    ],
-)
-def test_alarms(metrics: dict[str, float], words: list[str]) -> None:
-    """Perplexity below 50, a contrastive loss of zero, and no negatives; other objectives raise none."""
-    found = collapse_alarms(metrics)
-    assert len(found) == len(words)
-    assert all(word in text for word, text in zip(words, found, strict=True))
