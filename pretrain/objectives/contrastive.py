@@ -49,6 +49,7 @@ class ContrastiveSettings(BaseModel):
     dropout: float = Field(default=0.1, ge=0, lt=1, description="of the masked tokens, before the backbone")
     delays: tuple[int, ...] = Field(default=DELAYS, min_length=1, description="tokens from a frame to its prediction")
     diversity_weight: float = Field(default=0.1, ge=0, description="too low: few codes used; too high: no structure")
+    diversity_until: float = Field(default=1.0, gt=0, le=1, description="share of the codes beyond which none is asked")
     penalty_weight: float = Field(default=1.0, ge=0, description="of the mean square of the tokens")
     encoder_gradient: float = Field(default=0.1, gt=0, le=1, description="factor of the encoder's gradient")
     quantizer_rate: float = Field(default=0.5, gt=0, description="its share of the peak learning rate")
@@ -99,7 +100,7 @@ class Contrastive(Objective):
             temperature = self.temperature(progress.share)
             contrast = infonce(self.negatives(predictions, targets, generator), temperature, present)
             square = (ranks.precise(target).square().mean(-1) * present).sum()
-            spread = diversity(quantized.soft, contrast.count, self.training)
+            spread = diversity(quantized.soft, contrast.count, self.training, settings.diversity_until)
         settled = {
             "feature_square": square.detach(),
             "delay": delay[0] * contrast.count,

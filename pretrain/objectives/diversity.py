@@ -17,14 +17,16 @@ def perplexity(probabilities: Tensor) -> Tensor:
 
 
 class Diversity(NamedTuple):
-    """The loss as a ``value`` and as a ``total`` to be added to a sum over frames."""
+    """The formula's ``value``, and the loss as a ``total`` to be added to a sum over frames."""
 
     value: Tensor
     total: Tensor
 
 
-def diversity(soft: Tensor, count: Tensor, across_ranks: bool) -> Diversity:
+def diversity(soft: Tensor, count: Tensor, across_ranks: bool, until: float = 1.0) -> Diversity:
     """(G V - sum over groups of exp H(mean softmax)) / (G V), from the sum ``soft`` (G, V) over ``count`` frames.
+
+    The loss asks for no more than the share ``until`` of the codes: beyond that perplexity it is zero.
 
     The mean is of the probabilities without noise, and of all ranks' frames. ``total`` is the value times the number
     of frames, so that its weight against a sum over frames does not depend on the batch; its gradient is that of this
@@ -34,7 +36,8 @@ def diversity(soft: Tensor, count: Tensor, across_ranks: bool) -> Diversity:
     frames = count.detach() if everyone is None else everyone[-1]
     mean = soft if everyone is None else soft + (everyone[:-1].view_as(soft) - soft.detach())
     value = 1 - perplexity(mean / frames.clamp(min=1)).sum() / soft.numel()
-    total = (value - value.detach()) * frames + value.detach() * count
+    asked = (value - (1 - until)).clamp(min=0)
+    total = (asked - asked.detach()) * frames + asked.detach() * count
     return Diversity(value.detach(), total)
 
 

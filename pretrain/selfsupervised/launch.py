@@ -58,6 +58,8 @@ def open_fabric(settings: RunSettings, device: str) -> Fabric:
             f"{here} processes on a machine with {torch.cuda.device_count()} GPUs; start one process a GPU "
             f"(torchrun --nproc-per-node {torch.cuda.device_count()}), or use --device cpu"
         )
+    if kind == "cuda" and settings.training.precision == "bf16-mixed":
+        torch.set_float32_matmul_precision("high")
     several = here * nodes > 1
     # Buffers are of their rank: what codes it has used, its bank of negatives.
     ddp = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True) if several else "auto"
@@ -69,8 +71,6 @@ def open_fabric(settings: RunSettings, device: str) -> Fabric:
         precision=settings.training.precision,
     )
     fabric.launch()
-    if kind == "cuda" and settings.training.precision == "bf16-mixed":
-        torch.set_float32_matmul_precision("high")
     return fabric
 
 

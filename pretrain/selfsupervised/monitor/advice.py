@@ -95,7 +95,10 @@ RULES = (
         judges.above_target,
         "Hard perplexity {hard_perplexity:.0f} is above its target of {low:.0f} to {high:.0f}: codes are used almost "
         "alike, and may say little.",
-        ("lower objective.diversity_weight from {diversity_weight:g} to {less_diversity:g}",),
+        (
+            "lower objective.diversity_weight from {diversity_weight:g} to {less_diversity:g}",
+            "or ask for no more codes than wanted: objective.diversity_until = 0.65",
+        ),
     ),
     Rule(
         "few_negatives",

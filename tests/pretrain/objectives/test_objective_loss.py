@@ -96,6 +96,24 @@ def test_diversity_equals_the_formula() -> None:
     torch.testing.assert_close(ours, theirs)
 
 
+def test_diversity_asks_for_no_more_codes_than_it_is_told_to() -> None:
+    """Below the share the loss is the formula's less a constant, with the same gradient; beyond it there is neither."""
+    torch.manual_seed(0)
+    logits = torch.randn(30, 2, 8, dtype=torch.float64, requires_grad=True)
+    count = torch.tensor(30.0, dtype=torch.float64)
+    used = float(perplexity(logits.detach().softmax(-1).mean(0)).sum() / 16)
+    gradients = {}
+    for until in (1.0, used + 0.01, used - 0.01):
+        spread = diversity(logits.softmax(-1).sum(0), count, False, until)
+        assert float(spread.value) == pytest.approx(1 - used)
+        assert float(spread.total.detach()) == pytest.approx(30 * max(0.0, until - used))
+        gradients[until] = torch.autograd.grad(spread.total, logits)[0]
+    whole, below, beyond = gradients.values()
+    assert torch.equal(whole, below)
+    assert whole.any()
+    assert not beyond.any()
+
+
 def test_the_weight_of_diversity_does_not_depend_on_the_batch() -> None:
     """Twice the same frames: twice the sum, so the same share of a loss that is a sum over frames."""
     soft = torch.rand(2, 8, generator=generator())
