@@ -47,6 +47,10 @@ class StepGraph(nn.Module):
         return (chunk, torch.ones_like(chunk, dtype=torch.bool), torch.zeros(rows, dtype=torch.bool), *state)
 
 
+LANES = 16
+"""float32 values in the widest vector of a CPU (AVX-512)."""
+
+
 def _log_sigmoid(x: Any) -> Any:
     """What the exporter would write as log(sigmoid(x)), for ONNX Runtime: finite everywhere, and rows apart.
 
@@ -64,9 +68,19 @@ def _log_sigmoid(x: Any) -> Any:
     return op.Neg(op.Slice(op.Softplus(filled), first, stop, axis))
 
 
-LANES = 16
-"""float32 values in the widest vector of a CPU (AVX-512)."""
-TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {torch.ops.aten.log_sigmoid.default: _log_sigmoid}
+def _sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x)), for ONNX Runtime: its own sigmoid keeps few digits of a small value.
+
+    An input gate that is all but closed is such a value, and the norm after the memory makes it large again.
+    """
+    one = cast(Any, op.Constant(value_float=1.0))
+    return op.Div(one, op.Add(one, op.Exp(op.Neg(x))))
+
+
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.ops.aten.log_sigmoid.default: _log_sigmoid,
+    torch.ops.aten.sigmoid.default: _sigmoid,
+}
 
 
 def write_onnx(model: Picker, path: Path) -> None:

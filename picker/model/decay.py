@@ -14,7 +14,16 @@ def powers(decay: float, length: int, like: Tensor) -> Tensor:
     """(length, length) matrix whose entry (i, j) is decay ** (i - j) for j <= i and zero elsewhere."""
     steps = torch.arange(length, device=like.device, dtype=torch.float64)
     exponent = steps[:, None] - steps[None, :]
-    return torch.where(exponent >= 0, decay ** exponent.clamp(min=0), 0.0).to(like.dtype)
+    return torch.where(exponent >= 0, _raised(decay, exponent.clamp(min=0)), 0.0).to(like.dtype)
+
+
+def _raised(decay: float, exponent: Tensor) -> Tensor:
+    """decay ** exponent in float64, also after an export, which rounds every number in the graph to float32.
+
+    So the base is a number that float32 holds exactly, and the small rest, of which the rounding takes 2**-45 at most.
+    """
+    exact = round(decay * 2**20) / 2**20
+    return (torch.full_like(exponent, exact) + (decay - exact)) ** exponent
 
 
 def decayed_sum(x: Tensor, decay: float, carry: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
@@ -24,7 +33,7 @@ def decayed_sum(x: Tensor, decay: float, carry: Tensor, chunk: int) -> tuple[Ten
     in the last place, no more.
     """
     count = x.shape[-1] // chunk
-    rise = (decay ** torch.arange(1, chunk + 1, device=x.device, dtype=torch.float64)).to(x.dtype)
+    rise = _raised(decay, torch.arange(1, chunk + 1, device=x.device, dtype=torch.float64)).to(x.dtype)
     if count == 1:  # serving: the same sum without a second level
         y = x @ powers(decay, chunk, x).T + carry[..., None] * rise
         return y, y[..., -1]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from untrained import CHUNK, SINGLE, at, steps, through_network, untrained
@@ -18,7 +19,9 @@ from export.signals import Stream, synthetic_stream
 from picker.bundle import Bundle
 from picker.errors import BundleError
 from picker.model.config import PRESETS
+from picker.model.normalizer import RunningNormalizer
 from picker.model.picker import Picker, specification
+from picker.model.state import named
 from picker.stepper import OnnxStepper, State
 
 ROOT = Path(__file__).parents[2]
@@ -141,6 +144,32 @@ def test_forget_gate_that_is_shut_forgets_and_stays_finite(tmp_path: Path) -> No
     found, _ = steps(opened(model, tmp_path), stream)
     assert np.isfinite(found).all()
     assert np.abs(through_network(model, stream) - found).max() < CLOSE
+
+
+@torch.no_grad()
+def test_input_gate_that_is_all_but_shut_keeps_its_digits(tmp_path: Path) -> None:
+    """What little it writes is right to float32: the norm after the memory would make any error large."""
+    model = untrained(SINGLE)
+    for block in model.unet.blocks():
+        block.project.bias.data[-2 * block.heads : -block.heads] = -16.0
+    stepper = opened(model, tmp_path)
+    chunk, valid, reset = at(synthetic_stream(1, 1.0, CHUNK), 0)
+    _, state = stepper.step(chunk, valid, reset, stepper.fresh_state(1))
+    _, expected = model.probabilities(*(torch.from_numpy(part) for part in (chunk, valid, reset)), None)
+    name, written = next((name, tensor.numpy()) for name, tensor in named(expected) if name.endswith("memory"))
+    memory = state[[tensor.name for tensor in stepper.spec.state].index(name)]
+    assert 0 < np.abs(written).max() < 1e-5
+    assert np.abs(memory - written).max() < 1e-5 * np.abs(written).max()
+
+
+def test_constants_of_the_running_means_are_right_to_float32(tmp_path: Path) -> None:
+    """A power of a decay that was rounded first is wrong by the rounding times the power."""
+    write_onnx(untrained(SINGLE), tmp_path / "model.onnx")
+    constants = [onnx.numpy_helper.to_array(one) for one in onnx.load(tmp_path / "model.onnx").graph.initializer]
+    for decay in RunningNormalizer(CHUNK).decays:
+        rise = decay ** np.arange(1, CHUNK + 1)
+        closest = min(np.abs(array / rise - 1).max() for array in constants if array.shape == (CHUNK,))
+        assert closest < 1e-7
 
 
 def test_exponential_gate_exports_too(tmp_path: Path) -> None:
