@@ -239,12 +239,22 @@ def _put(saved: Saved, trainer: Trainer) -> None:
 
 
 def _own_of(ranks: Sequence[dict[str, Tensor]], rank: int, world: int) -> dict[str, Tensor]:
-    """What a rank left behind; among another number of ranks, what all of them had alike."""
+    """What a rank left behind; among another number of ranks, the buffers of each module that all of them had alike.
+
+    Buffers of one module belong together: a bank that is full by its counter must not be without its vectors.
+    """
     if len(ranks) == world:
         return ranks[rank]
     first, *others = ranks
-    alike = {k: v for k, v in first.items() if k.startswith("buffer/") and all(torch.equal(v, o[k]) for o in others)}
-    return alike if others else {}
+    if not others:
+        return {}
+    buffers = {name: value for name, value in first.items() if name.startswith("buffer/")}
+    differing = {
+        name.rpartition(".")[0]
+        for name, value in buffers.items()
+        if not all(torch.equal(value, other[name]) for other in others)
+    }
+    return {name: value for name, value in buffers.items() if name.rpartition(".")[0] not in differing}
 
 
 def load_objective(folder: str | Path) -> tuple[Objective, RunSettings]:

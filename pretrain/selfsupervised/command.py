@@ -34,7 +34,7 @@ examples:
   one GPU:
     pretrain run configs/pretrain/base.toml runs/first --set data.pack=train.npz
   four GPUs of one machine:
-    torchrun --nproc-per-node 4 -m pretrain run configs/pretrain/base.toml runs/first
+    torchrun --standalone --nproc-per-node 4 -m pretrain run configs/pretrain/base.toml runs/first
   another setting, for this run alone:
     pretrain run configs/pretrain/base.toml runs/short --set training.steps=2000 --set objective.diversity_weight=0.5"""
 

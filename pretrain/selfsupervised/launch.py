@@ -32,7 +32,7 @@ except ModuleNotFoundError:
         from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
         from lightning.fabric.strategies.ddp import DDPStrategy
 
-__all__ = ["Fabric", "open_fabric", "ready_objective"]
+__all__ = ["Fabric", "open_fabric", "ready_objective", "restart_advice"]
 
 
 def ranks_here() -> tuple[int, int]:
@@ -44,6 +44,15 @@ def ranks_here() -> tuple[int, int]:
         ranks, nodes = int(environ["SLURM_NTASKS"]), int(environ.get("SLURM_NNODES", "1"))
         return ranks // nodes, nodes
     return 1, 1
+
+
+def restart_advice() -> str | None:
+    """What to mend where torchrun restarts ranks in a way that can hang: it keeps one store over all attempts, in which
+    a restarted rank may find the address of a dead one."""
+    shared = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if shared and int(environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0:
+        return "a restart by torchrun may hang: export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before it"
+    return None
 
 
 def open_fabric(settings: RunSettings, device: str) -> Fabric:

@@ -23,7 +23,7 @@ from pretrain.objectives.backbone_file import BACKBONE, save_backbone
 from pretrain.objectives.objective import Batch
 from pretrain.objectives.objective import Progress as Share
 from pretrain.selfsupervised.checkpoint import Form, Saved, read_checkpoint, resume, save_checkpoint
-from pretrain.selfsupervised.launch import Fabric, ready_objective
+from pretrain.selfsupervised.launch import Fabric, ready_objective, restart_advice
 from pretrain.selfsupervised.records import Records
 from pretrain.selfsupervised.settings import RunSettings, plain
 from pretrain.selfsupervised.source import LabelledBatch, open_held_out, open_source
@@ -55,6 +55,8 @@ class Run:
         self.say(
             f"{fabric.world_size} x {fabric.device.type}, {settings.training.precision}, {windows} windows at once"
         )
+        if (advice := restart_advice()) is not None:
+            self.say(f"[bold yellow]{advice}[/]")
 
     def say(self, text: str) -> None:
         """A line on the terminal of the first rank."""

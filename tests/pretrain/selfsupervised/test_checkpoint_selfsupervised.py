@@ -25,6 +25,7 @@ from pretrain.selfsupervised.checkpoint import (
     resume,
     save_checkpoint,
 )
+from pretrain.selfsupervised.launch import restart_advice
 from pretrain.selfsupervised.settings import plain
 from pretrain.selfsupervised.trainer import Trainer
 
@@ -221,3 +222,29 @@ def test_what_is_no_backbone(tmp_path: Path) -> None:
     save_backbone(tmp_path / "c.safetensors", Backbone(TINY), {})
     shutil.copy(tmp_path / "c.safetensors", tmp_path / "d.safetensors")
     assert load_backbone(tmp_path / "d.safetensors")[1] == {}
+
+
+def test_buffers_of_one_module_stay_together_among_another_number_of_ranks() -> None:
+    """Two banks are alike in how full they are, not in what they hold: one rank must not take the counter alone."""
+    ranks = [
+        {
+            "buffer/bank.filled": torch.tensor(64),
+            "buffer/bank.vectors": torch.full((2, 2), float(rank)),
+            "buffer/quantizer.usage": torch.ones(3),
+            "statistics": torch.zeros(1),
+        }
+        for rank in range(2)
+    ]
+    assert checkpoint._own_of(ranks, 0, 1).keys() == {"buffer/quantizer.usage"}
+    assert checkpoint._own_of(ranks, 1, 2) is ranks[1]
+
+
+def test_advice_where_torchrun_shares_its_store_over_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only there: without restarts, or with a store of each attempt, there is nothing to mend."""
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "0")
+    assert restart_advice() is None
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    assert "TORCH_DISABLE_SHARE_RDZV_TCP_STORE" in str(restart_advice())
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "False")
+    assert restart_advice() is None
