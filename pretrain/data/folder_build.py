@@ -165,10 +165,12 @@ def _work(todo: Sequence[Part], plan: FolderPlan, out: Path, workers: int) -> It
         with _born_deaf():
             pending: set[Future[None]] = {pool.submit(build_part, part, plan, out) for part in todo}
         while pending:
-            finished, pending = wait(pending, timeout=0.25, return_when=FIRST_COMPLETED)
+            with _late_interrupt():
+                finished, pending = wait(pending, timeout=0.25, return_when=FIRST_COMPLETED)
+                done = counter.value
             for future in finished:
                 future.result()
-            yield counter.value
+            yield done
     except BrokenProcessPool as error:
         raise ConfigError(
             "a worker was ended, perhaps for want of memory; fewer --workers, and the same command goes on from here"
@@ -191,6 +193,22 @@ def _born_deaf() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _late_interrupt() -> Iterator[None]:
+    """Ctrl-C is raised at the end: in the midst of ``wait`` it would leave locks that the workers then wait for."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if heard:
+        raise KeyboardInterrupt
 
 
 class _Stopped(Exception):
