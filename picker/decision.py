@@ -4,19 +4,27 @@ A candidate opens where a phase's probability reaches its threshold, follows the
 decided as soon as the probability has fallen to ``release`` times that peak (or has stayed open for ``longest_s``
 without a higher value). The peak is refined below one sample by a parabola. After a pick the phase must fall below its
 threshold and ``dead_time_s`` must pass before the next candidate opens. P and S are independent, except that of two
-picks of different phases less than ``clash_s`` apart the less probable is dropped where it is not yet published.
+picks of different phases less than ``clash_s`` apart the less probable is dropped where it is not yet decided.
+
+The uncertainty of a pick is the standard deviation of the Gaussian that is as high as the peak and as wide: with w
+samples from where the probability rises through ``threshold`` (level a) to where it falls to ``release`` times the peak
+h (level b), it is w / (sqrt(2 ln(h / a)) + sqrt(2 ln(h / b))). It is not calibrated against residuals.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from picker.pick import Pick
+from picker.pick import Pick, PickEvent
 from picker.spec import PickerSpec
+
+LEAST_UNCERTAINTY = 1 / math.sqrt(12)
+"""Samples: the standard deviation of an instant of which only its sample is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +45,11 @@ class PhaseRule:
 
 @dataclass
 class _Candidate:
-    """A peak in the making. Sample numbers are absolute."""
+    """A peak in the making. Sample numbers are absolute; at ``start``, between samples, it rose through ``level``."""
 
     crossed: int
+    start: float
+    level: float
     peak: int
     before: float
     height: float
@@ -51,6 +61,12 @@ class _Candidate:
         curvature = self.before - 2 * self.height + after
         shift = 0.5 * (self.before - after) / curvature if curvature < 0 else 0.0
         return self.peak + min(0.5, max(-0.5, shift))
+
+    def uncertainty(self, end: float, level: float) -> float:
+        """Standard deviation in samples of a peak that fell through ``level`` at ``end``, see the top of this file."""
+        spread = sum(math.sqrt(max(0.0, 2 * math.log(self.height / side))) for side in (self.level, level))
+        # What was cut off while still high hardly falls: its own width is then the most that can be said.
+        return max(LEAST_UNCERTAINTY, (end - self.start) / max(1.0, spread))
 
 
 @dataclass
@@ -65,6 +81,9 @@ class _PhaseState:
 
 class Decider:
     """Decides the picks of one station from probabilities that arrive in pieces of any length."""
+
+    FIXED = frozenset({"_spec", "_rules", "_rows", "_clash"})
+    """Attributes that come from the settings; all others are what a snapshot keeps."""
 
     def __init__(self, spec: PickerSpec, rules: Mapping[str, PhaseRule] | None = None, clash_s: float = 0.2) -> None:
         self._spec = spec
@@ -85,69 +104,93 @@ class Decider:
 
         Raises ValueError where the samples do not follow on from the last call; call ``reset`` at a gap.
         """
+        return _decided(self.follow(first_sample, probabilities))
+
+    def flush(self) -> list[Pick]:
+        """Decide the candidates still open, at the end of a record or before a reset."""
+        return _decided(self.finish())
+
+    def follow(self, first_sample: int, probabilities: NDArray[np.float32]) -> list[PickEvent]:
+        """``feed``, with all that happened: what was decided or dropped, then what has crossed and is still open.
+
+        A candidate that opens and closes within one call does not appear as ``crossed``, so that event alone depends
+        on how the probabilities are cut into calls.
+        """
         if self._next is not None and first_sample != self._next:
             raise ValueError(f"sample {first_sample} does not follow {self._next - 1}: reset the decider at a gap")
         self._next = first_sample + probabilities.shape[1]
         values = {phase: probabilities[row].tolist() for phase, row in self._rows.items()}
         busy = [phase for phase in self._rules if not self._idle(phase, values[phase])]
-        picks = []
+        events = []
         # Sample by sample over all phases: what one phase decides may depend on where another stands at that sample.
         for offset in range(probabilities.shape[1] if busy else 0):
             for phase in busy:
-                pick = self._advance(phase, first_sample + offset, values[phase][offset])
-                if pick is not None:
-                    picks.append(pick)
+                event = self._advance(phase, first_sample + offset, values[phase][offset])
+                if event is not None:
+                    events.append(event)
         for phase in self._rules.keys() - set(busy):
             self._phases[phase].previous = values[phase][-1] if values[phase] else self._phases[phase].previous
-        return picks
+        for phase in busy:
+            candidate = self._phases[phase].candidate
+            if candidate is not None and candidate.crossed >= first_sample:
+                events.append(PickEvent(kind="crossed", pick=self._pick(phase, candidate, self._next - 1)))
+        return events
 
-    def flush(self) -> list[Pick]:
-        """Decide the candidates still open, at the end of a record or before a reset."""
+    def finish(self) -> list[PickEvent]:
+        """``flush``, with what was dropped."""
         end = (self._next or 0) - 1
         still_open = [phase for phase, state in self._phases.items() if state.candidate is not None]
-        picks = (self._close(phase, end) for phase in still_open)
-        return [pick for pick in picks if pick is not None]
+        return [self._close(phase, end, end, self._phases[phase].previous) for phase in still_open]
 
     def _idle(self, phase: str, values: list[float]) -> bool:
         """Whether these probabilities change nothing: no candidate is open, none can open, none is being waited out."""
         state = self._phases[phase]
         return state.candidate is None and state.armed and max(values, default=0.0) < self._rules[phase].threshold
 
-    def _advance(self, phase: str, sample: int, value: float) -> Pick | None:
+    def _advance(self, phase: str, sample: int, value: float) -> PickEvent | None:
         state, rule = self._phases[phase], self._rules[phase]
-        candidate, pick = state.candidate, None
+        candidate, event = state.candidate, None
         if candidate is None:
             state.armed = state.armed or value < rule.threshold
             dead = state.last is not None and sample - state.last.sample < self._samples(rule.dead_time_s)
             if value >= rule.threshold and state.armed and not dead:
-                state.candidate = _Candidate(crossed=sample, peak=sample, before=state.previous, height=value)
+                state.candidate = _opened(sample, value, state.previous, rule.threshold)
         elif value > candidate.height:
             candidate.peak, candidate.before, candidate.height, candidate.after = sample, state.previous, value, None
         else:
             if candidate.after is None:
                 candidate.after = value
-            if value < rule.release * candidate.height or sample - candidate.peak > self._samples(rule.longest_s):
-                pick = self._close(phase, sample)
+            low = rule.release * candidate.height
+            if value < low:
+                event = self._close(phase, sample, sample - (low - value) / (state.previous - value), low)
+            elif sample - candidate.peak > self._samples(rule.longest_s):
+                event = self._close(phase, sample, sample, value)
+            if event is not None:
                 state.armed = value < rule.threshold
         state.previous = value
-        return pick
+        return event
 
-    def _close(self, phase: str, sample: int) -> Pick | None:
+    def _close(self, phase: str, sample: int, end: float, level: float) -> PickEvent:
+        """Decide what is open: ``sample`` is the last one seen, at ``end`` the probability fell through ``level``."""
         state = self._phases[phase]
         candidate = state.candidate
         assert candidate is not None
         state.candidate, state.armed = None, False
-        pick = Pick(
+        pick = self._pick(phase, candidate, sample, candidate.uncertainty(end, level))
+        if self._clashes(phase, pick):
+            return PickEvent(kind="dropped", pick=pick)
+        state.last = pick
+        return PickEvent(kind="decided", pick=pick)
+
+    def _pick(self, phase: str, candidate: _Candidate, sample: int, uncertainty: float | None = None) -> Pick:
+        return Pick(
             phase=phase,
             sample=candidate.refined(),
             probability=candidate.height,
             crossed_sample=candidate.crossed,
             decided_sample=sample + self._spec.lookahead_samples,
+            uncertainty_samples=uncertainty,
         )
-        if self._clashes(phase, pick):
-            return None
-        state.last = pick
-        return pick
 
     def _clashes(self, phase: str, pick: Pick) -> bool:
         """Whether another phase holds a more probable peak closer than ``clash_s``."""
@@ -163,6 +206,19 @@ class Decider:
 
     def _samples(self, seconds: float) -> float:
         return seconds * self._spec.sampling_rate_hz
+
+
+def _opened(sample: int, value: float, before: float, threshold: float) -> _Candidate:
+    """The candidate that opens at ``sample``; ``before`` is the probability of the sample before."""
+    # Where a dead time ended above the threshold, nothing rises through it.
+    start, level = (
+        (sample, value) if before >= threshold else (sample - (value - threshold) / (value - before), threshold)
+    )
+    return _Candidate(crossed=sample, start=start, level=level, peak=sample, before=before, height=value)
+
+
+def _decided(events: list[PickEvent]) -> list[Pick]:
+    return [event.pick for event in events if event.kind == "decided"]
 
 
 def decide(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,6 +14,8 @@ class Pick:
     counted from the Unix epoch). ``sample`` is refined below one sample; ``crossed_sample`` is the first sample whose
     probability reached the threshold and never changes for this pick; ``decided_sample`` is the last input sample that
     had been seen when the pick was decided, so ``decided_sample - sample`` is the latency in data time.
+    ``uncertainty_samples`` is the standard deviation of ``sample`` that the width of the peak speaks for, see
+    ``picker.decision``; None where the peak was not yet over.
     """
 
     phase: str
@@ -20,3 +23,16 @@ class Pick:
     probability: float
     crossed_sample: int
     decided_sample: int
+    uncertainty_samples: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PickEvent:
+    """What happened to a candidate, and the pick as it stands.
+
+    ``crossed``: it has reached its threshold and its peak is still followed; ``pick`` is its highest sample so far.
+    ``decided``: it is a pick. ``dropped``: it is none, because a likelier one of another phase lies too close.
+    """
+
+    kind: Literal["crossed", "decided", "dropped"]
+    pick: Pick

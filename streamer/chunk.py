@@ -29,6 +29,7 @@ class Chunk:
     of column i is ``(first_sample + i) * 10_000_000 + time_shift_ns``. ``samples`` (3, 64) is float32 with the offset
     removed, components Z, N, E, zero where not ``valid`` (3, 64). ``reset`` says that the model state must start
     afresh with this chunk. ``flags`` names the policies that touched these samples, for the quality of a pick.
+    ``timing_quality`` is the lowest that the records of these samples say (0-100), None where none says.
     ``data_complete_ns`` is when the record that completed the chunk arrived (daemon clock, int ns UTC).
     """
 
@@ -40,3 +41,4 @@ class Chunk:
     reset: bool
     data_complete_ns: int
     flags: frozenset[str] = field(default_factory=frozenset)
+    timing_quality: int | None = None

@@ -1,4 +1,4 @@
-"""``streamer``: run the daemon, rehearse with recorded data, watch the picks."""
+"""``streamer``: run the daemon, pick an archive, rehearse with recorded data, watch the picks."""
 
 from __future__ import annotations
 
@@ -21,8 +21,13 @@ class _Command(NamedTuple):
 
 COMMANDS = {
     "run": _Command("streamer.run", "pick on live SeedLink data and publish over MQTT"),
+    "pick": _Command("streamer.archive.command", "pick recorded miniSEED, as fast as it can"),
+    "capture": _Command("streamer.capture.command", "keep what SeedLink servers send, to play it back later"),
     "replay": _Command("streamer.replay.command", "serve recorded miniSEED over SeedLink as if it were arriving now"),
+    "status": _Command("streamer.status_command", "ask the running daemon how it is"),
+    "check": _Command("streamer.check.command", "connect to servers and broker, and say what would be picked"),
     "watch": _Command("streamer.watch", "show the picks that arrive at a broker"),
+    "compare": _Command("streamer.compare", "say how two sets of picks differ"),
 }
 
 EXAMPLES = """\

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,9 +37,10 @@ class Column:
     marks: int = 0
     time_shift_ns: int | None = None
     resampled: bool = False
+    timing_quality: int | None = None
 
-    def write(self, piece: Piece, resampled: bool) -> None:
-        """Put the slots of ``piece`` in; the first shift written is the column's."""
+    def write(self, piece: Piece, resampled: bool, timing_quality: int | None) -> None:
+        """Put the slots of ``piece`` in; the first shift written is the column's, and the lowest timing quality."""
         first = piece.first_slot % CHUNK_SLOTS
         here = slice(first, first + len(piece.values))
         valid = (piece.marks & INVALID) == 0
@@ -46,8 +48,14 @@ class Column:
         self.valid[here] = valid
         self.marks |= int(np.bitwise_or.reduce(piece.marks[valid], initial=0))
         self.resampled = self.resampled or resampled
+        self.timing_quality = lowest((self.timing_quality, timing_quality))
         if self.time_shift_ns is None:
             self.time_shift_ns = piece.time_shift_ns
+
+
+def lowest(timing_qualities: Iterable[int | None]) -> int | None:
+    """The lowest of those that are known."""
+    return min((quality for quality in timing_qualities if quality is not None), default=None)
 
 
 class Component:
@@ -64,6 +72,8 @@ class Component:
         self.settled_ns: int | None = None
         self.floor_slot: int | None = None
         self.absent = False
+        self.timing_quality: int | None = None
+        """Of the last record used."""
 
     @property
     def settled_slot(self) -> int | None:
@@ -216,6 +226,7 @@ class Component:
         if unusable := int(np.count_nonzero(~usable(record.samples))):
             self.counts["not_finite"] += unusable
         start_ns = resampler.expected_ns
+        self.timing_quality = record.timing_quality
         self._write(resampler, resampler.push(record.samples, np.full(len(record.samples), mark, dtype=np.uint8)))
         self.settled_ns = resampler.expected_ns
         join_ns = self.interpolate_ns + int(0.5e9 / record.sampling_rate_hz)
@@ -230,7 +241,7 @@ class Component:
     def _write(self, resampler: Resampler, pieces: list[Piece]) -> None:
         for piece in pieces:
             column = self.columns.setdefault(piece.first_slot // CHUNK_SLOTS, Column())
-            column.write(piece, resampled=not resampler.passes)
+            column.write(piece, not resampler.passes, self.timing_quality)
         if resampler.slips:
             self.counts["slip"] += resampler.slips
             resampler.slips = 0

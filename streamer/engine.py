@@ -84,6 +84,20 @@ class Engine:
         if slot is not None:
             heapq.heappush(self._free, slot)
 
+    def saved(self) -> tuple[list[StationKey], State]:
+        """The stations that hold a slot and a copy of their states, in the same order; for a snapshot."""
+        rows = np.array(list(self._slots.values()), dtype=np.int_)
+        return list(self._slots), tuple(tensor[rows] for tensor in self._state)
+
+    def restore(self, stations: Sequence[StationKey], state: Sequence[NDArray[np.float32]]) -> None:
+        """Take up ``stations`` with the states ``saved`` gave. Raises ValueError where they are another graph's."""
+        wanted = [(fresh.shape[1:], fresh.dtype) for fresh in self._fresh]
+        if wanted != [(tensor.shape[1:], tensor.dtype) for tensor in state]:
+            raise ValueError("its model states are not those of this bundle")
+        rows = np.array([self._slot(station) for station in stations], dtype=np.int_)
+        for tensor, before in zip(self._state, state, strict=True):
+            tensor[rows] = before
+
     def _slot(self, station: StationKey) -> int:
         if station not in self._slots:
             if not self._free:

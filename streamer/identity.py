@@ -19,6 +19,11 @@ def threshold_text(rule: PhaseRule) -> str:
     )
 
 
+def message_key(id: str, revision: int, status: str) -> str:
+    """Identity of one message of a pick, by which its repetition is recognised: the id where it is the only one."""
+    return id if (revision, status) == (1, "confirmed") else f"{id}/{revision}/{status}"
+
+
 def pick_id(nslc: Nslc, phase: str, bundle_digest: str, thresholds: str, crossed_ns: int) -> str:
     """UUIDv5 (RFC 9562) of ``nslc|phase|bundle_digest|thresholds|crossed_ns`` in ``NAMESPACE``.
 

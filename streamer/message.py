@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFun
 from streamer.instant import utc_ns
 
 Phase = Annotated[str, Field(pattern=r"^[A-Za-z]+$")]
+Status = Literal["provisional", "confirmed", "retracted"]
 
 
 def _checked_instant(text: str) -> str:
@@ -87,13 +88,15 @@ class Filter(_Part):
 
 
 class Amplitude(_Part):
-    """Amplitude associated with the pick."""
+    """Measured on the samples that had arrived."""
 
-    amplitude: float | None = None
-    period: Annotated[float, Field(ge=0)] | None = None
-    snr: Annotated[float, Field(ge=0, le=1e9)] | None = None
-    units: str | None = None
-    method: str | None = None
+    amplitude: float | None = Field(default=None, description="Largest absolute value within a second after the onset")
+    period: Annotated[float, Field(ge=0)] | None = Field(default=None, description="Dominant period in seconds")
+    snr: Annotated[float, Field(ge=0, le=1e9)] | None = Field(
+        default=None, description="Root mean square after the onset over that before it, above 1 Hz"
+    )
+    units: str | None = Field(default=None, description="Of amplitude: counts")
+    method: str | None = Field(default=None, description="Components and how long after the onset")
 
 
 class Association(_Part):
@@ -122,14 +125,20 @@ class Latency(_Part):
     queue_s: float = Field(description="From there to the start of the inference")
     inference_s: float = Field(description="Duration of the inference")
     decision_s: float = Field(description="From the end of the inference to published_time")
+    high: Literal[True] | None = Field(
+        default=None,
+        description="Written where published_time - decided_time is above the setting picks.latency_high_s",
+    )
 
 
 class OnsetInfo(_Part):
     """What Onset adds to the format."""
 
     schema_version: Literal[1]
-    revision: int = Field(ge=1, description="Counts the messages of one id; the highest holds; at present always 1")
-    status: Literal["provisional", "confirmed", "retracted"] = Field(description="At present always confirmed")
+    revision: int = Field(ge=1, description="Counts the messages of one id; the highest holds")
+    status: Status = Field(
+        description="A provisional pick is followed by one of the others; a retracted one is no pick"
+    )
     bundle_label: str
     bundle_digest: str = Field(description="SHA-256 of the model bundle, hexadecimal")
     threshold: float = Field(gt=0, lt=1)
@@ -137,6 +146,17 @@ class OnsetInfo(_Part):
     crossed_time: Instant = Field(description="Sample at which the probability first reached the threshold")
     decided_time: Instant = Field(description="Last sample that the decision needed")
     published_time: Instant = Field(description="When the message was handed to the outbox")
+    uncertainty_s: float | None = Field(
+        default=None,
+        ge=0,
+        description="Standard deviation of time, from the width of the probability peak; not calibrated",
+    )
+    reset_age_s: float | None = Field(
+        default=None, description="Data time from the model's last fresh start to the pick"
+    )
+    timing_quality: int | None = Field(
+        default=None, description="Lowest miniSEED timing quality of the data around the pick, in per cent"
+    )
     latency: Latency
     quality: list[str] = Field(description="Flags of the policies that touched the data, sorted")
 

@@ -1,4 +1,4 @@
-"""What the daemon counts, in the Prometheus text format over HTTP.
+"""What the daemon counts; ``streamer/endpoint.py`` serves it in the Prometheus text format.
 
 Names are public: they begin with ``onset_``, counters end in ``_total``, units are in the name.
 """
@@ -6,19 +6,16 @@ Names are public: they begin with ``onset_``, counters end in ``_total``, units 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from threading import Thread
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
-
-from picker.errors import ConfigError
 
 LATENCY_BUCKETS_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 STEP_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 ByReason = Callable[[], Mapping[str, int]]
+ByWord = Callable[[], Mapping[str, float]]
 Depth = Callable[[], float]
 
 
@@ -35,6 +32,10 @@ class Metrics:
         self.records = counter("records", "miniSEED records decoded", "server")
         self.bad_records = counter("bad_records", "Packets and records that could not be used", "reason")
         self.reconnects = counter("reconnects", "Connections to a server lost and attempts failed", "server")
+        self.resumes = counter(
+            "resume", "Connections that went on from the last data: by sequence, window, live", "kind"
+        )
+        self.seen = counter("records_seen", "Records dropped because the same had come before", "server")
         self.chunks = counter("chunks", "Chunks that stations completed")
         self.picks = counter("picks", "Picks handed to the publisher", "phase")
         self.connected = Gauge(
@@ -59,6 +60,10 @@ class Metrics:
         """Serve a number that somebody else keeps as the gauge ``onset_<name>``."""
         Gauge(f"onset_{name}", text, registry=self.registry).set_function(value)
 
+    def add_gauges(self, name: str, text: str, values: ByWord, label: str = "reason") -> None:
+        """Serve a mapping of numbers that somebody else keeps as the gauge ``onset_<name>``."""
+        self.registry.register(_Kept(lambda: _gauges(f"onset_{name}", text, label, values())))
+
 
 class _Kept(Collector):
     """Metrics that are computed when they are asked for."""
@@ -78,27 +83,8 @@ def _counters(name: str, text: str, label: str, values: Mapping[str, int]) -> Co
     return family
 
 
-class MetricsServer:
-    """The HTTP endpoint, in a thread of its own: ``with MetricsServer(metrics, host, port) as server: server.port``."""
-
-    def __init__(self, metrics: Metrics, host: str, port: int) -> None:
-        try:
-            served: tuple[WSGIServer, Thread] = start_http_server(port, host, metrics.registry)
-        except OSError as error:
-            raise ConfigError(
-                f"metrics cannot listen on {host}:{port} ({error}); mend metrics.host or metrics.port"
-            ) from error
-        self._server, self._thread = served
-
-    @property
-    def port(self) -> int:
-        """Port that is listened on."""
-        return int(self._server.server_port)
-
-    def __enter__(self) -> MetricsServer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+def _gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for key, value in dict(values).items():
+        family.add_metric([key], value)
+    return family

@@ -2,40 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-import structlog
-
-_log = structlog.get_logger(__name__)
+GIVEN_UP = ("entries", "bytes", "age")
+"""Limits that cost an entry when they are reached."""
+FAILURES = ("write", "stall", "damaged")
+"""What may go wrong with the disk: a transaction failed, took too long, or the file was damaged or gone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One message that waits for its PUBACK. ``put_ns`` is int ns UTC."""
+    """One message that waits for its PUBACK. ``put_ns`` is int ns UTC.
+
+    An outbox compares ids and reads nothing in them: one id is one message, sent until it is acknowledged once.
+    """
 
     id: str
     topic: str
     payload: bytes
     put_ns: int
 
+    @property
+    def size(self) -> int:
+        """Bytes of topic and payload."""
+        return len(self.topic) + len(self.payload)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much an outbox holds and remembers. A message is about 1.5 kB, a known id about 300 bytes of memory."""
+
+    max_entries: int = 50_000
+    """Entries that wait; beyond it the oldest are given up."""
+    max_bytes: int = 100_000_000
+    """The same in bytes of topics and payloads."""
+    max_age_s: float = 72 * 3600.0
+    """An entry that has waited so long is given up."""
+    keep_acknowledged_s: float = 24 * 3600.0
+    """So long the id of an acknowledged entry is known, and is not taken again."""
+    max_acknowledged: int = 100_000
+    """Acknowledged ids known at most; beyond it the oldest are forgotten."""
+    resend_s: float = 120.0
+    """So long (counted back from the last PUBACK) acknowledged entries are kept whole, for ``reopen``."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value <= 0:
+                raise ValueError(f"{name} must be above 0, not {value}")
+
 
 class Outbox(Protocol):
-    """Holds messages until they are acknowledged; an entry leaves it in no other way, save where it is full.
+    """Holds messages until they are acknowledged; an entry leaves it in no other way, save where a limit is reached.
 
     A broker may acknowledge what it then loses in a crash, before it is stored or delivered: ``reopen`` is the answer.
     """
 
-    dropped: int
-    """Entries given up because the outbox was full."""
+    given_up: Counter[str]
+    """Entries given up, by the limit that was reached: GIVEN_UP."""
+    failures: Counter[str]
+    """What went wrong with the disk: FAILURES."""
+    ended_ns: int | None
+    """When the process before this one was last known to use the outbox, int ns UTC; None where there was none."""
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether what is put survives the end of the process."""
+        ...
+
+    @property
+    def unwritten(self) -> int:
+        """Entries not acknowledged that would be lost if the process ended now."""
+        ...
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the entries not acknowledged."""
+        ...
+
+    @property
+    def oldest_ns(self) -> int | None:
+        """When the first of the entries not acknowledged was put."""
+        ...
 
     def put(self, id: str, topic: str, payload: bytes, now_ns: int) -> bool:
-        """Hold a message; False where one of this id is held or was lately acknowledged: that one stays as it is."""
+        """Hold a message; False where one of this id is held or was acknowledged: that one stays as it is."""
         ...
 
     def pending(self) -> Iterator[Entry]:
-        """Entries not acknowledged, oldest first; the outbox must not be changed meanwhile."""
+        """Entries that may be sent, oldest first; the outbox must not be changed meanwhile."""
         ...
 
     def acknowledge(self, id: str, now_ns: int) -> None:
@@ -46,67 +103,14 @@ class Outbox(Protocol):
         """Make pending again, ahead of the others, what was acknowledged at ``since_ns`` or later; returns how many."""
         ...
 
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Keep the outbox until cancelled; ``ready`` is called when entries put earlier have become pending."""
+        ...
+
+    def close(self) -> None:
+        """Write what is not yet written and let go of what is open; waits for the disk, so no event loop may run."""
+        ...
+
     def __len__(self) -> int:
         """Number of entries not acknowledged."""
         ...
-
-
-class MemoryOutbox:
-    """An outbox that lives as long as the process, bounded by ``capacity`` entries: the oldest goes first.
-
-    It remembers as many acknowledged entries. A message is about 1.5 kB, so the default takes about 30 MB at most.
-    """
-
-    def __init__(self, capacity: int = 10_000) -> None:
-        if capacity < 1:
-            raise ValueError(f"capacity must be at least 1, not {capacity}")
-        self.dropped = 0
-        self._capacity = capacity
-        self._entries: dict[str, Entry] = {}
-        self._acknowledged: dict[str, tuple[int, Entry]] = {}
-        self._overflowing = False
-
-    def put(self, id: str, topic: str, payload: bytes, now_ns: int) -> bool:
-        """See Outbox."""
-        if id in self._entries or id in self._acknowledged:
-            return False
-        if len(self._entries) >= self._capacity:
-            self._drop_oldest()
-        self._entries[id] = Entry(id=id, topic=topic, payload=payload, put_ns=now_ns)
-        return True
-
-    def pending(self) -> Iterator[Entry]:
-        """See Outbox."""
-        return iter(self._entries.values())
-
-    def acknowledge(self, id: str, now_ns: int) -> None:
-        """See Outbox."""
-        entry = self._entries.pop(id, None)
-        if entry is None:
-            return
-        self._acknowledged[id] = (now_ns, entry)
-        if len(self._acknowledged) > self._capacity:
-            del self._acknowledged[next(iter(self._acknowledged))]
-        if self._overflowing:
-            self._overflowing = False
-            _log.info("outbox has room again", held=len(self._entries), dropped=self.dropped)
-
-    def reopen(self, since_ns: int) -> int:
-        """See Outbox; no more than there is room for, the youngest first."""
-        late = [entry for acknowledged_ns, entry in self._acknowledged.values() if acknowledged_ns >= since_ns]
-        late = late[max(0, len(late) - (self._capacity - len(self._entries))) :]
-        for entry in late:
-            del self._acknowledged[entry.id]
-        self._entries = {entry.id: entry for entry in late} | self._entries
-        return len(late)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def _drop_oldest(self) -> None:
-        oldest = next(iter(self._entries))
-        del self._entries[oldest]
-        self.dropped += 1
-        if not self._overflowing:
-            self._overflowing = True
-            _log.error("outbox is full: the oldest picks are lost", capacity=self._capacity, first_lost=oldest)

@@ -14,13 +14,15 @@ from rich.table import Table
 from streamer.instant import utc_ns
 
 ROWS = 30
-HEADINGS = ("time (UTC)", "channel", "phase", "probability", "latency")
-WIDTHS = (27, 16, 5, 11, 9)
+HEADINGS = ("time (UTC)", "channel", "phase", "probability", "latency", "status")
+WIDTHS = (27, 16, 5, 11, 9, 11)
+NUMBERS = ("probability", "latency")
+STYLES = {"provisional": "dim", "retracted": "strike dim"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What is shown of one pick; ``latency_s`` is None where the message does not say."""
+    """What is shown of one pick; ``latency_s`` is None and ``status`` empty where the message does not say."""
 
     id: str
     time: str
@@ -28,11 +30,21 @@ class Row:
     phase: str
     probability: float
     latency_s: float | None
+    revision: int
+    status: str
 
     def cells(self) -> tuple[str, ...]:
         """The texts under HEADINGS."""
         latency = "" if self.latency_s is None else f"{self.latency_s:.2f} s"
-        return self.time, self.nslc, self.phase, f"{self.probability:.2f}", latency
+        return self.time, self.nslc, self.phase, f"{self.probability:.2f}", latency, self.status
+
+    def holds_against(self, other: Row | None) -> bool:
+        """Whether it is what is known of the pick, after ``other``: the highest revision, a final one before others."""
+        return other is None or self._rank >= other._rank
+
+    @property
+    def _rank(self) -> tuple[int, bool]:
+        return self.revision, self.status != "provisional"
 
 
 def read_row(payload: bytes) -> Row:
@@ -40,7 +52,8 @@ def read_row(payload: bytes) -> Row:
     try:
         message = json.loads(payload)
         codes, analytics = message["channel"]["properties"], message["analyticsInfo"]
-        published = analytics.get("extensions", {}).get("onset", {}).get("published_time")
+        onset = analytics.get("extensions", {}).get("onset", {})
+        published = onset.get("published_time")
         return Row(
             id=str(message["id"]),
             time=str(message["time"]),
@@ -48,6 +61,8 @@ def read_row(payload: bytes) -> Row:
             phase=str(message["phase"]),
             probability=float(analytics["predictions"][0]["probability"]),
             latency_s=(utc_ns(published) - utc_ns(message["time"])) / 1e9 if published else None,
+            revision=int(onset.get("revision", 1)),
+            status=str(onset.get("status", "")),
         )
     except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"not a pick message ({type(error).__name__}: {error})") from error
@@ -85,7 +100,8 @@ class JsonView:
 class TableView:
     """A live table of the last picks on a terminal; a line each where the output goes elsewhere.
 
-    A message with the id of a row already there replaces it.
+    A message with the id of a row already there replaces it, unless it is an older revision; a retracted pick is struck
+    out.
     """
 
     def __init__(self, console: Console) -> None:
@@ -107,6 +123,8 @@ class TableView:
         if self._live is None:
             self._print(row.cells())
             return
+        if not row.holds_against(self._rows.get(row.id)):
+            return
         self._rows[row.id] = row
         while len(self._rows) > ROWS:
             del self._rows[next(iter(self._rows))]
@@ -120,7 +138,7 @@ class TableView:
     def _table(self) -> Table:
         table = Table(title="picks")
         for heading in HEADINGS:
-            table.add_column(heading, justify="right" if heading in HEADINGS[3:] else "left", no_wrap=True)
+            table.add_column(heading, justify="right" if heading in NUMBERS else "left", no_wrap=True)
         for row in self._rows.values():
-            table.add_row(*row.cells())
+            table.add_row(*row.cells(), style=STYLES.get(row.status))
         return table

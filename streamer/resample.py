@@ -55,7 +55,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class _Clock:
+class InputClock:
     """Time of input sample ``index`` and the rate from there on."""
 
     index: int
@@ -63,14 +63,16 @@ class _Clock:
     rate_hz: float
 
     def time_of(self, index: int) -> int:
+        """Time of input sample ``index``, int ns UTC."""
         return self.start_ns + round((index - self.index) * 1e9 / self.rate_hz)
 
     def position_of(self, time_ns: int) -> float:
+        """Input position, below one sample too, at ``time_ns``."""
         return self.index + (time_ns - self.start_ns) * self.rate_hz / 1e9
 
 
 @dataclass(frozen=True)
-class _Mapping:
+class SlotMapping:
     """Slot ``slot`` lies at input position ``index + fraction``; the others follow at the nominal rate."""
 
     slot: int
@@ -89,8 +91,8 @@ class Resampler:
         self._down, self._up = (self.nominal / OUTPUT_RATE_HZ).as_integer_ratio()
         self.count = 0
         self.slips = 0
-        self._clock = _Clock(0, start_ns, rate_hz)
-        self._mapping: _Mapping | None = None
+        self._clock = InputClock(0, start_ns, rate_hz)
+        self._mapping: SlotMapping | None = None
         self._base: float | None = None
         self._kept = -(self.half + 2)
         self._values = np.zeros(0, dtype=np.float64)
@@ -126,7 +128,7 @@ class Resampler:
 
     def retime(self, start_ns: int, rate_hz: float) -> None:
         """The next sample is at ``start_ns``; used from the next chunk on."""
-        self._clock = _Clock(self.count, start_ns, rate_hz)
+        self._clock = InputClock(self.count, start_ns, rate_hz)
 
     def push(self, samples: NDArray[Any], marks: NDArray[np.uint8]) -> list[Piece]:
         """The slots that ``samples`` (n,), marked by ``marks`` (n,), complete. Those not finite become INVALID."""
@@ -190,7 +192,7 @@ class Resampler:
         self._forget()
         return pieces
 
-    def _mapping_at(self, slot: int) -> _Mapping:
+    def _mapping_at(self, slot: int) -> SlotMapping:
         """The mapping that holds at ``slot``: the one in use inside a chunk, renewed where it is off at its start."""
         mapping = self._mapping
         if mapping is not None and slot % CHUNK_SLOTS:
@@ -200,23 +202,23 @@ class Resampler:
             index = None if mapping is None else mapping.index + slot - mapping.slot
             if index is None or abs(position - index) > SLIP_SLOTS:
                 index = math.floor(position + 0.5)
-            return _Mapping(slot, index, 0.0, self._clock.time_of(index) - slot * SLOT_NS)
+            return SlotMapping(slot, index, 0.0, self._clock.time_of(index) - slot * SLOT_NS)
         if mapping is not None:
             predicted = mapping.index + mapping.fraction + (slot - mapping.slot) * self._down / self._up
             if abs(position - predicted) <= RENEW_S * float(self.nominal):
                 return mapping
         # Steps of 1e-4 samples let stations share filter banks.
         index, steps = divmod(round(position * 10_000), 10_000)
-        return _Mapping(slot, index, steps / 10_000)
+        return SlotMapping(slot, index, steps / 10_000)
 
-    def _positions(self, mapping: _Mapping, slot: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _positions(self, mapping: SlotMapping, slot: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Whole input positions and filter phases of the slots from ``slot`` to ``end``."""
         steps = np.arange(slot - mapping.slot, end - mapping.slot, dtype=np.int64) * self._down
         phase = steps % self._up
         _, carry = bank(self.nominal, mapping.fraction)
         return mapping.index + steps // self._up + carry[phase], phase
 
-    def _piece(self, mapping: _Mapping, slot: int, whole: NDArray[np.int64], phase: NDArray[np.int64]) -> Piece:
+    def _piece(self, mapping: SlotMapping, slot: int, whole: NDArray[np.int64], phase: NDArray[np.int64]) -> Piece:
         here = whole - self._kept
         if self.passes:
             marks = self._marks[here]

@@ -1,48 +1,109 @@
-"""From where to ask a server again after a connection was lost: pure book-keeping, no I/O.
+"""What a server has delivered, by channel and by station: pure book-keeping, no I/O.
 
-Sequence numbers are not used: those of SeedLink 3 wrap and may count all stations or each, those of a wildcard are not
-defined, and after a server was rebuilt an unknown one may yield nothing, silently. A time window works on both
-versions; it brings some records a second time, which stations drop as duplicates.
+A reader keeps one of what it has received, the picking one of what it has worked off; the latter is what a snapshot
+saves and what a restarted daemon asks its servers to go on from.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from streamer.origin import Origin
 from streamer.record import Nslc, Record
 from streamer.station import FUTURE_NS
 
 SPREAD_NS = 300_000_000_000
-"""Channels that had fallen further behind than this do not hold the others back."""
+"""From what had not delivered for so long before the last arrival, nothing more is expected."""
 MOST_CHANNELS = 20_000
+MOST_STATIONS = 10_000
+LATEST_NS = 2**62
+LARGEST_SEQUENCE = 2**64 - 1
+
+
+class ChannelPosition(NamedTuple):
+    """Until when a channel's data are here, and when the last of them arrived (int ns UTC)."""
+
+    end_ns: int
+    received_ns: int
+
+    @property
+    def lag_ns(self) -> int:
+        """How late the data were."""
+        return self.received_ns - self.end_ns
+
+
+class StationPosition(NamedTuple):
+    """A station's last packet: number, protocol version of the number, first sample and arrival (int ns UTC)."""
+
+    sequence: int
+    protocol: str
+    start_ns: int
+    received_ns: int
 
 
 class ResumePoint:
-    """The end of what each channel has delivered."""
+    """The position of each channel and each station of one server. Memory is bounded."""
 
     def __init__(self) -> None:
-        self._ends: dict[Nslc, int] = {}
-        self._fruitless = 0
-        self._advanced = False
+        self.channels: dict[Nslc, ChannelPosition] = {}
+        self.stations: dict[str, StationPosition] = {}
 
-    def note(self, record: Record, now_ns: int) -> None:
-        """A record has come. One that stations refuse as ``future`` is not believed here either."""
-        before = self._ends.get(record.nslc)
-        if record.start_ns <= now_ns + FUTURE_NS and (before is None or record.end_ns > before):
-            self._advanced = True
-            if before is not None or len(self._ends) < MOST_CHANNELS:
-                self._ends[record.nslc] = record.end_ns
+    def note(self, record: Record, received_ns: int, origin: Origin | None = None) -> None:
+        """A record has come. One that stations refuse as ``future`` moves no channel."""
+        before = self.channels.get(record.nslc)
+        if record.start_ns <= received_ns + FUTURE_NS and (before is not None or len(self.channels) < MOST_CHANNELS):
+            end_ns = record.end_ns if before is None else max(before.end_ns, record.end_ns)
+            self.channels[record.nslc] = ChannelPosition(end_ns, received_ns)
+        if origin is None or origin.sequence is None:
+            return
+        if origin.station in self.stations or len(self.stations) < MOST_STATIONS:
+            self.stations[origin.station] = StationPosition(
+                origin.sequence, origin.protocol, record.start_ns, received_ns
+            )
 
-    def start_ns(self) -> int | None:
-        """Ask for data from here on (int ns UTC); None means from now on, as on the first connection.
+    @property
+    def received_ns(self) -> int | None:
+        """When the last record arrived (int ns UTC), None before the first."""
+        return max((position.received_ns for position in self.channels.values()), default=None)
 
-        None also after two connections in a row that were asked to resume and brought nothing new: what the server
-        holds there may be what breaks the connection, or nothing.
-        """
-        if not self._ends or self._fruitless >= 2:
-            return None
-        newest = max(self._ends.values())
-        return min(end for end in self._ends.values() if end >= newest - SPREAD_NS)
+    def lately(self) -> tuple[dict[Nslc, ChannelPosition], set[str]]:
+        """The channels and stations that delivered until the end; others do not hold these back."""
+        since_ns = (self.received_ns or 0) - SPREAD_NS
+        channels = {name: position for name, position in self.channels.items() if position.received_ns >= since_ns}
+        return channels, {name for name, position in self.stations.items() if position.received_ns >= since_ns}
 
-    def closed(self, resumed: bool) -> None:
-        """A connection on which the server took the subscription has ended; ``resumed`` as ``start_ns`` had asked."""
-        self._fruitless = 0 if self._advanced or not resumed else self._fruitless + 1
-        self._advanced = False
+    def saved(self) -> dict[str, Any]:
+        """All of it as JSON can hold it."""
+        return {
+            "channels": [[*nslc, *position] for nslc, position in self.channels.items()],
+            "stations": [[station, *position] for station, position in self.stations.items()],
+        }
+
+    @classmethod
+    def restored(cls, saved: Any) -> ResumePoint:
+        """What ``saved`` gave; raises ValueError for anything else."""
+        point = cls()
+        for row in _rows(saved, "channels", (str,) * 4 + (int,) * 2, MOST_CHANNELS):
+            point.channels[Nslc(*row[:4])] = ChannelPosition(_time(row[4]), _time(row[5]))
+        for row in _rows(saved, "stations", (str, int, str, int, int), MOST_STATIONS):
+            if not 0 <= row[1] <= LARGEST_SEQUENCE:
+                raise ValueError(f"sequence {row[1]} of {row[0]!r} is out of range")
+            point.stations[row[0]] = StationPosition(row[1], row[2], _time(row[3]), _time(row[4]))
+        return point
+
+
+def _rows(saved: Any, key: str, types: tuple[type, ...], most: int) -> Iterator[list[Any]]:
+    rows = saved.get(key) if isinstance(saved, dict) else None
+    if not isinstance(rows, list) or len(rows) > most:
+        raise ValueError(f"a resume point needs {key!r}, a list of at most {most}")
+    for row in rows:
+        if not isinstance(row, list | tuple) or tuple(map(type, row)) != types:
+            raise ValueError(f"{row!r} is no row of {key!r}")
+        yield list(row)
+
+
+def _time(value: int) -> int:
+    if not 0 <= value < LATEST_NS:
+        raise ValueError(f"{value} ns is no time")
+    return value

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import os
 import signal
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ import structlog
 from picker.bundle import Bundle, load_bundle
 from picker.errors import BundleError
 from picker.stepper import OnnxStepper
-from streamer.daemon import Daemon, broker_of
+from streamer.daemon import Daemon, broker_of, open_outbox
 from streamer.logs import configure_logs
 from streamer.settings import Settings, load_settings
 from streamer.systemd import notify
@@ -24,9 +26,10 @@ from streamer.systemd import notify
 DESCRIPTION = """\
 Pick P and S on live SeedLink data and publish the picks over MQTT, until SIGTERM or Ctrl-C.
 
-A server or broker that is absent is not an error: it is tried again, and picks are held. On the first signal everything
-received is worked off and published (within 5 s, exit status 0); a second one exits at once. Wrong settings or a
-damaged bundle: one line that says what to mend, exit status 2."""
+A server or broker that is absent is not an error: it is tried again, and picks are held, in the file outbox.path where
+one is set (see configs/streamer.toml), so that a killed daemon does not lose them. On the first signal everything
+received is worked off and published (within 5 s, exit status 0); a second one exits at once. Wrong settings, a damaged
+bundle or an outbox that another daemon uses: one line that says what to mend, exit status 2."""
 
 EXAMPLES = """\
 examples:
@@ -58,12 +61,15 @@ def run(args: argparse.Namespace) -> int:
     settings = load_settings(args.config)
     configure_logs(settings.log.format, settings.log.level)
     bundle = load_bundle(settings.bundle.path)
-    daemon = Daemon(settings, bundle, open_stepper(bundle, settings.engine.threads))
+    stepper = open_stepper(bundle, settings.engine.threads)
     if args.check:
+        Daemon(settings, bundle, stepper)
         print(summary(settings, bundle))
         return 0
+    faulthandler.enable(2)  # the service manager ends what is stuck by SIGABRT: then the log says where it was
     _log.info("starting", config=str(args.config), bundle=bundle.label, process=os.getpid())
-    return asyncio.run(_serve(daemon))
+    with closing(open_outbox(settings.outbox)) as outbox:
+        return asyncio.run(_serve(Daemon(settings, bundle, stepper, outbox=outbox, keep=True)))
 
 
 def open_stepper(bundle: Bundle, threads: int) -> OnnxStepper:
@@ -98,6 +104,13 @@ def summary(settings: Settings, bundle: Bundle) -> str:
         lines.append(f"seedlink  {server.address} (version {server.protocol}): {streams}")
     broker = broker_of(settings.mqtt)
     lines.append(f"mqtt      {broker.address} (version {broker.protocol}), topics under {settings.mqtt.topic_root}")
+    file = settings.outbox.file()
+    lines.append(f"outbox    {file or 'in memory: picks that wait are lost where the daemon is killed'}")
+    kept = settings.snapshot.file()
+    every = f"{kept}, every {settings.snapshot.every_s:g} s"
+    lines.append(f"snapshot  {every if kept else 'none: after a restart every station starts afresh'}")
+    captured = settings.capture.folder()
+    lines.append(f"capture   {f'{captured}, at most {settings.capture.max_gb:g} GB' if captured else 'off'}")
     metrics = settings.metrics
     lines.append(f"metrics   {f'http://{metrics.host}:{metrics.port}/metrics' if metrics.enabled else 'off'}")
     return "\n".join([*lines, "settings and bundle are sound"])

@@ -1,8 +1,8 @@
 """One SeedLink server (v3 or v4): packets in, records out, and a way back after every failure.
 
 The client library waits a fixed time before it reconnects and has no limit on a frame that stops half way, so both are
-done here. A reader that waits for its records to be taken does not read from the socket, so back-pressure reaches the
-server through TCP.
+done here and in ``seedlink_session``. A reader that waits for its records to be taken does not read from the socket, so
+back-pressure reaches the server through TCP. How it goes on after a lost connection is in ``resumption``.
 """
 
 from __future__ import annotations
@@ -10,34 +10,40 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import chain, pairwise
 
 import structlog
-from seedlink_client import AsyncSeedLink, Protocol, SeedLinkError, SeedLinkPacket
+from seedlink_client import SeedLinkPacket
 
+from picker.errors import ConfigError
 from streamer.backoff import Backoff
 from streamer.decode import decode_each
 from streamer.errors import BadRecord, RemoteError
 from streamer.metrics import Metrics
+from streamer.origin import Deliver, Origin
 from streamer.rate_limit import RateLimit
 from streamer.record import Record
+from streamer.recovery import Recovery
 from streamer.resume import ResumePoint
-from streamer.settings import SeedLinkSettings
+from streamer.seedlink_session import Connection, Ended
+from streamer.seedlink_settings import SeedLinkSettings
+from streamer.seen import Seen
+from streamer.subscription import Subscriptions, one_by_one
 
 MINISEED_FORMATS = frozenset("23")
 WARN_INTERVAL_S = 60.0
-NEVER_S = float("inf")
+YIELD_EVERY = 64
+"""Records of one packet after which other servers have their turn."""
 
-Deliver = Callable[[Record, int], Awaitable[None]]
-"""Takes a record and when it arrived (int ns UTC); waits where there is no room."""
+OnPacket = Callable[[SeedLinkPacket, str, int, bool], object]
+"""Told of each packet, the protocol version, when it came (int ns UTC) and whether its records were delivered."""
 
 _log = structlog.get_logger(__name__)
 
 
 class SeedLinkReader:
-    """Reads one server until it is stopped. ``run`` is its task."""
+    """Reads one server until it is stopped. ``run`` is its task; ``resume`` is what a snapshot says of this server."""
 
     def __init__(
         self,
@@ -45,23 +51,30 @@ class SeedLinkReader:
         deliver: Deliver,
         metrics: Metrics,
         *,
+        resume: ResumePoint | None = None,
+        on_packet: OnPacket | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         fraction: Callable[[], float] = random.random,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        settings.auth()
+        settings.tls_context()
         self.settings = settings
         self.receiving = False
         """Whether the server delivers data now."""
         self._deliver, self._metrics = deliver, metrics
-        self._clock_ns, self._sleep = clock_ns, sleep
+        self._clock_ns, self._sleep, self._on_packet = clock_ns, sleep, on_packet
         self._backoff = Backoff(fraction=fraction)
         self._bad_limit = RateLimit(WARN_INTERVAL_S, monotonic)
-        self._resume = ResumePoint()
+        self._recovery = Recovery(settings, metrics, resume or ResumePoint(), clock_ns, monotonic)
+        self._seen = Seen()
+        self._subscriptions = Subscriptions(settings, monotonic)
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self._delivering = False
         self._absence_told = False
+        self._login_told = False
         metrics.connected.labels(settings.address).set(0)
 
     async def run(self) -> None:
@@ -71,7 +84,10 @@ class SeedLinkReader:
             while not self._stopping:
                 try:
                     await self._read()
-                except RemoteError as error:
+                except (RemoteError, ConfigError) as error:
+                    if self._recovery.at_once:
+                        self._recovery.at_once = False
+                        continue
                     delay_s = self._backoff.delay_s()
                     self._went_away(error, delay_s)
                     await self._sleep(delay_s)
@@ -87,84 +103,100 @@ class SeedLinkReader:
 
     async def _read(self) -> None:
         """One connection; raises RemoteError however it ends, save by ``stop``."""
-        client = self._client()
-        try:
-            await client.connect()
-            since_ns = self._subscribe(client)
+        recovery = self._recovery
+        async with Connection(self.settings) as connection:
+            self._warn_of_login(connection)
+            wanted, inventory = await self._subscriptions.choose(connection, recovery.living)
+            plan = recovery.plan(connection, one_by_one(wanted), inventory)
             try:
-                # `collect` would subscribe as well, but a refusal must not count as a connection that brought nothing.
-                await client.negotiate()
-                await self._read_packets(client)
-            finally:
-                self._resume.closed(resumed=since_ns is not None)
-        except (SeedLinkError, OSError, ValueError, EOFError) as error:
-            raise RemoteError(str(error) or type(error).__name__) from error
+                await connection.subscribe(wanted, plan)
+            except Ended as error:
+                if error.refused:
+                    recovery.refused(str(error))
+                raise
+            recovery.subscribed(inventory)
+            with self._subscriptions.looking(connection, wanted):
+                await self._read_packets(connection)
+
+    async def _read_packets(self, connection: Connection) -> None:
+        recovery = self._recovery
+        while not self._stopping:
+            connection.deadline_s = recovery.deadline_s
+            try:
+                packet = await connection.packet()
+            except Ended as error:
+                recovery.judge()
+                if self._subscriptions.changed:
+                    recovery.at_once = True
+                else:
+                    recovery.ended(error)
+                raise
+            self._came_back(connection)
+            recovery.heard(packet.station_id)
+            await self._take(packet, connection.protocol)
+            recovery.judge()
+
+    async def _take(self, packet: SeedLinkPacket, protocol: str) -> None:
+        """Deliver a packet's records, then tell ``on_packet``: so packets are told in the order of delivery."""
+        now_ns, taken = self._clock_ns(), False
+        try:
+            await self._deliver_packet(packet, protocol, now_ns)
+            taken = True
         finally:
-            await client.close()
+            if self._on_packet is not None:
+                self._on_packet(packet, protocol, now_ns, taken)
 
-    async def _read_packets(self, client: AsyncSeedLink) -> None:
-        idle_s = self.settings.idle_timeout_s
-        async with aclosing(client.collect(reconnect=False)) as packets:
-            while not self._stopping:
-                try:
-                    async with asyncio.timeout(idle_s):
-                        packet = await anext(packets, None)
-                except TimeoutError as error:
-                    raise RemoteError(f"nothing received for {idle_s:g} s") from error
-                if packet is None:
-                    raise RemoteError("the server has ended the stream")
-                self._came_back(client)
-                await self._take(packet)
+    async def _deliver_packet(self, packet: SeedLinkPacket, protocol: str, now_ns: int) -> None:
+        """Decode a packet and deliver its records; this much is finished even when ``stop`` comes meanwhile.
 
-    async def _take(self, packet: SeedLinkPacket) -> None:
-        """Decode a packet and deliver its records; this much is finished even when ``stop`` comes meanwhile."""
-        now_ns = self._clock_ns()
+        Raises Ended before a record is delivered that would leave behind what can still be had.
+        """
         self._metrics.packets.labels(self.settings.address).inc()
         if packet.payload_format not in MINISEED_FORMATS:
             self._refuse(packet, BadRecord("not_miniseed", f"payload of format {packet.payload_format!r}"))
             return
         self._delivering = True
         try:
-            for item in decode_each(packet.payload):
-                if isinstance(item, BadRecord):
-                    self._refuse(packet, item)
-                    continue
-                self._metrics.records.labels(self.settings.address).inc()
-                self._resume.note(item, now_ns)
-                await self._deliver(item, now_ns)
+            for count, (record, following) in enumerate(pairwise(chain(self._usable(packet), (None,))), 1):
+                assert record is not None
+                sequence = packet.seqnum if following is None else None
+                await self._take_record(
+                    record, now_ns, Origin(self.settings.address, packet.station_id, sequence, protocol)
+                )
+                if count % YIELD_EVERY == 0:
+                    await asyncio.sleep(0)
         finally:
             self._delivering = False
 
-    def _client(self) -> AsyncSeedLink:
-        settings = self.settings
-        client = AsyncSeedLink(
-            settings.host,
-            settings.port,
-            timeout=settings.connect_timeout_s,
-            protocol=None if settings.protocol == "auto" else Protocol(settings.protocol),
-            idle_timeout=NEVER_S,
-            clientname="onset",
-        )
-        first = settings.streams[0]
-        if len(settings.streams) == 1 and (first.network, first.station) == ("*", "*"):
-            client.set_all_stations(first.selectors)
-        else:
-            for stream in settings.streams:
-                client.add_stream(stream.station_id, stream.selectors)
-        return client
+    async def _take_record(self, record: Record, now_ns: int, origin: Origin) -> None:
+        self._metrics.records.labels(self.settings.address).inc()
+        if self._seen.knows(record):
+            self._metrics.seen.labels(self.settings.address).inc()
+            self._recovery.point.note(record, now_ns, origin)
+            return
+        self._recovery.check(record, now_ns)
+        self._seen.note(record, now_ns)
+        self._recovery.point.note(record, now_ns, origin)
+        await self._deliver(record, now_ns, origin)
 
-    def _subscribe(self, client: AsyncSeedLink) -> int | None:
-        """Ask for what was missed, where that is known; returns from when (int ns UTC)."""
-        since_ns = self._resume.start_ns()
-        if since_ns is None:
-            return None
-        if client.protocol is Protocol.V4 and "TIME" not in client.server_capabilities:
-            _log.warning("server cannot resume by time: what was missed is lost", server=self.settings.address)
-            return None
-        since = datetime.fromtimestamp(since_ns // 1_000_000_000, UTC)
-        client.set_timewindow(since)
-        _log.info("asking for what was missed", server=self.settings.address, since=since.isoformat())
-        return since_ns
+    def _usable(self, packet: SeedLinkPacket) -> Iterator[Record]:
+        for item in decode_each(packet.payload):
+            if isinstance(item, BadRecord):
+                self._refuse(packet, item)
+            else:
+                yield item
+
+    def _warn_of_login(self, connection: Connection) -> None:
+        """User names and tokens that go over the network in clear, or nowhere, are worth a word; one each."""
+        if not self.settings.logs_in or self._login_told:
+            return
+        self._login_told = True
+        if connection.protocol == "3":
+            _log.warning(
+                "server speaks SeedLink 3, which knows no login: going on without", server=self.settings.address
+            )
+        elif not connection.secure:
+            _log.warning("user name or token go over the network in clear: set tls", server=self.settings.address)
 
     def _refuse(self, packet: SeedLinkPacket, error: BadRecord) -> None:
         self._metrics.bad_records.labels(error.reason).inc()
@@ -180,17 +212,21 @@ class SeedLinkReader:
                 held_back=held_back,
             )
 
-    def _came_back(self, client: AsyncSeedLink) -> None:
+    def _came_back(self, connection: Connection) -> None:
         """The first packet of a connection: only now is the server well."""
         if self.receiving:
             return
         self.receiving, self._absence_told = True, False
         self._backoff.reset()
         self._metrics.connected.labels(self.settings.address).set(1)
-        version = client.protocol.value if client.protocol else "?"
-        _log.info("server delivers", server=self.settings.address, protocol=version, software=client.server_id)
+        _log.info(
+            "server delivers",
+            server=self.settings.address,
+            protocol=connection.protocol,
+            software=connection.software,
+        )
 
-    def _went_away(self, error: RemoteError, delay_s: float) -> None:
+    def _went_away(self, error: RemoteError | ConfigError, delay_s: float) -> None:
         """One line for a change of state; the attempts that fail after it are only counted."""
         self.receiving = False
         self._metrics.connected.labels(self.settings.address).set(0)

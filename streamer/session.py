@@ -15,6 +15,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from streamer.broker import REFUSED, BrokerClient
 from streamer.outbox import Entry, Outbox
+from streamer.retained import RetainedBoard
+from streamer.retained_sender import RetainedSender
 
 _log = structlog.get_logger(__name__)
 
@@ -55,6 +57,12 @@ class Delivery:
     """A refused message is offered again after this time, and after a reconnect."""
     resend_s: float = 120.0
     """What was acknowledged so shortly before a connection was lost is sent again after the reconnect."""
+    message_expiry_s: int = 0
+    """So long after it was made the broker may drop a pick that it could not deliver (MQTT 5 only); 0 for never."""
+
+    def expiry_s(self, age_s: float) -> int | None:
+        """Message expiry of a pick that was made ``age_s`` ago: what waited here counts; at least a second is left."""
+        return max(1, round(self.message_expiry_s - age_s)) if self.message_expiry_s else None
 
 
 class _Flight(NamedTuple):
@@ -67,7 +75,8 @@ class _Flight(NamedTuple):
 class Session:
     """Sends what the outbox holds over one connection, oldest first, and forgets only what the broker took.
 
-    ``wake`` is set by whoever puts something into the outbox; ``acknowledged`` is called with an entry's id.
+    ``wake`` is set by whoever puts something into the outbox or on the board of retained messages; ``acknowledged`` is
+    called with an entry's id.
     """
 
     def __init__(
@@ -79,9 +88,14 @@ class Session:
         wake: asyncio.Event,
         acknowledged: Callable[[str], None],
         monotonic: Callable[[], float] = time.monotonic,
+        *,
+        board: RetainedBoard | None = None,
+        clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._client, self._outbox, self._counters, self._delivery = client, outbox, counters, delivery
-        self._wake, self._acknowledged, self._monotonic = wake, acknowledged, monotonic
+        self._wake, self._acknowledged, self._monotonic, self._clock_ns = wake, acknowledged, monotonic, clock_ns
+        board = RetainedBoard() if board is None else board
+        self._retained = RetainedSender(client, board, delivery.acknowledge_timeout_s, wake.set)
         # Both in the order of their times: the first is the next to come due.
         self._flights: dict[str, _Flight] = {}
         self._retry_at_s: dict[str, float] = {}
@@ -117,20 +131,26 @@ class Session:
             closed.result()
         finally:
             await _end(closed)
+            self._retained.cancel()
             for flight in self._flights.values():
                 flight.acknowledgement.cancel()
 
     def _fill(self) -> None:
-        """Send the oldest entries that are not on their way, until the window is full."""
+        """Send the oldest entries that are not on their way, then retained messages, until the window is full."""
         now_s = self._monotonic()
+        self._fill_picks(now_s)
+        self._retained.fill(now_s, self._client.window - len(self._flights) - len(self._retained))
+
+    def _fill_picks(self, now_s: float) -> None:
         for id in [id for id, retry_at_s in self._retry_at_s.items() if retry_at_s <= now_s]:
             del self._retry_at_s[id]
         for entry in self._outbox.pending():
-            if len(self._flights) >= self._client.window:
+            if len(self._flights) + len(self._retained) >= self._client.window:
                 return
             if entry.id in self._flights or entry.id in self._retry_at_s:
                 continue
-            acknowledgement = self._client.send(entry.topic, entry.payload)
+            expiry_s = self._delivery.expiry_s((self._clock_ns() - entry.put_ns) / 1e9)
+            acknowledgement = self._client.send(entry.topic, entry.payload, expiry_s=expiry_s)
             self._flights[entry.id] = _Flight(acknowledgement, now_s + self._delivery.acknowledge_timeout_s)
             acknowledgement.add_done_callback(partial(self._landed, entry))
             self._counters.sent += 1
@@ -165,9 +185,13 @@ class Session:
 
     async def _rest(self, closed: asyncio.Task[None]) -> None:
         """Until something happens: a pick put, a PUBACK, the end of the connection, or a time that has come."""
+        now_s = self._monotonic()
         times_s = [flight.deadline_s for flight in self._flights.values()][:1]
         times_s += list(self._retry_at_s.values())[:1]
-        timeout_s = max(0.0, min(times_s) - self._monotonic()) if times_s else None
+        waits_s = [moment_s - now_s for moment_s in times_s]
+        if (retained_s := self._retained.wait_s(now_s)) is not None:
+            waits_s.append(retained_s)
+        timeout_s = max(0.0, min(waits_s)) if waits_s else None
         woken = asyncio.create_task(self._wake.wait(), name="mqtt wake")
         waited: set[asyncio.Future[Any]] = {woken, closed}
         try:
@@ -176,8 +200,10 @@ class Session:
             await _end(woken)
 
     def _check_overdue(self) -> None:
-        oldest = next(iter(self._flights.values()), None)
-        if oldest is not None and oldest.deadline_s <= self._monotonic():
+        deadlines_s = [flight.deadline_s for flight in self._flights.values()][:1]
+        if self._retained.deadline_s is not None:
+            deadlines_s.append(self._retained.deadline_s)
+        if deadlines_s and min(deadlines_s) <= self._monotonic():
             raise aiomqtt.MqttError(f"no PUBACK within {self._delivery.acknowledge_timeout_s:g} s")
 
 

@@ -7,26 +7,19 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from picker.decision import PhaseRule
 from picker.errors import ConfigError
-from picker.spec import PickerSpec
+from streamer.capture.settings import CaptureSettings
 from streamer.channels import DEFAULT_PREFERENCE
 from streamer.complaint import complaint
-from streamer.topic import ROOT, checked_root
+from streamer.mqtt_settings import MqttSettings as MqttSettings
+from streamer.pick_settings import PickSettings
+from streamer.section import Section
+from streamer.seedlink_settings import SeedLinkSettings
+from streamer.status_settings import MuteSettings, StatusSettings
 
-Port = Annotated[int, Field(ge=1, le=65535)]
-Code = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, pattern=r"^[A-Za-z0-9?*]+$")]
-Location = Annotated[str, StringConstraints(pattern=r"^(--|[A-Za-z0-9?*]{0,2})$")]
-Channel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9?*]{3}$")]
 Preference = Annotated[str, StringConstraints(pattern=r"^[A-Z?]{2}$")]
-
-
-class Section(BaseModel):
-    """A table of the settings: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class BundleSettings(Section):
@@ -40,53 +33,6 @@ class EngineSettings(Section):
 
     kind: Literal["cpu"] = Field(default="cpu", description='Inference engine: "cpu" is ONNX Runtime on the processor.')
     threads: int = Field(default=1, ge=1, le=256, description="Threads of one call of the model.")
-
-
-class Selection(Section):
-    """One entry of [[seedlink]] streams: which channels to ask for."""
-
-    network: Code = Field(description="Network code; ? and * are wildcards where the server allows them.")
-    station: Code = Field(description="Station code; ? and * are wildcards where the server allows them.")
-    location: Location = Field(default="*", description='Location code; "--" or "" is the blank one, "*" is any.')
-    channels: tuple[Channel, ...] = Field(
-        default=("HH?", "BH?", "EH?", "SH?", "HN?"),
-        description="Channel codes of three characters, ? for any one; an empty list asks for everything.",
-    )
-
-    @property
-    def station_id(self) -> str:
-        """``NET_STA`` as SeedLink writes it."""
-        return f"{self.network}_{self.station}"
-
-    @property
-    def selectors(self) -> list[str]:
-        """SeedLink v3 selectors ([LL]CCC); the client turns them into v4 form where v4 is spoken."""
-        prefix = {"*": "", "": "--"}.get(self.location, self.location)
-        return [prefix + channel for channel in self.channels]
-
-
-class SeedLinkSettings(Section):
-    """[[seedlink]]: one server; repeat the table for more."""
-
-    host: str = Field(min_length=1, description="Name or address of the SeedLink server.")
-    port: Port = Field(default=18000, description="TCP port of the SeedLink server.")
-    protocol: Literal["auto", "3", "4"] = Field(
-        default="auto", description='SeedLink version: "auto" takes 4 where offered.'
-    )
-    streams: tuple[Selection, ...] = Field(
-        min_length=1, description="Channels to ask for: a list of {network, station, location, channels}."
-    )
-    idle_timeout_s: float = Field(
-        default=60.0, gt=0, description="Reconnect when the server has sent nothing for so long (s)."
-    )
-    connect_timeout_s: float = Field(
-        default=20.0, gt=0, description="Give up an attempt to connect and subscribe after (s)."
-    )
-
-    @property
-    def address(self) -> str:
-        """``host:port``, the name of the server in logs and metrics."""
-        return f"{self.host}:{self.port}"
 
 
 class StationSettings(Section):
@@ -113,96 +59,56 @@ class StationSettings(Section):
     )
 
 
-class Thresholds(Section):
-    """[picks.thresholds]: probability at which a phase becomes a pick."""
+class OutboxSettings(Section):
+    """[outbox]: where picks are kept until the broker has them, and how many."""
 
-    P: float | None = Field(default=None, gt=0, lt=1, description="Threshold of P; unset means the bundle's own.")
-    S: float | None = Field(default=None, gt=0, lt=1, description="Threshold of S; unset means the bundle's own.")
-
-
-class PickSettings(Section):
-    """[picks]: how probabilities become picks."""
-
-    thresholds: Thresholds = Field(
-        default_factory=Thresholds, description="Probability at which each phase becomes a pick."
-    )
-    release: float = Field(
-        default=0.5, gt=0, lt=1, description="A pick is decided when its probability falls to this part of its peak."
-    )
-    dead_time_s: float = Field(
-        default=0.5, ge=0, description="No second pick of the same phase sooner than this after one (s)."
-    )
-    longest_s: float = Field(
-        default=1.0, gt=0, description="A pick is decided at the latest so long after its peak (s)."
-    )
-
-    def rules(self, spec: PickerSpec) -> dict[str, PhaseRule]:
-        """The rule of each phase that the bundle picks, with the bundle's threshold where none is set.
-
-        Raises ConfigError for a threshold of a phase that it does not pick.
-        """
-        for phase, threshold in self.thresholds:
-            if threshold is not None and phase not in spec.thresholds:
-                raise ConfigError(f"picks.thresholds.{phase}: this bundle picks {', '.join(spec.thresholds)} only")
-        return {
-            phase: PhaseRule(
-                threshold=getattr(self.thresholds, phase, None) or spec.thresholds[phase],
-                release=self.release,
-                dead_time_s=self.dead_time_s,
-                longest_s=self.longest_s,
-            )
-            for phase in spec.thresholds
-        }
-
-
-class MqttSettings(Section):
-    """[mqtt]: the broker that picks go to."""
-
-    host: str = Field(default="localhost", min_length=1, description="Name or address of the MQTT broker.")
-    port: Port = Field(default=1883, description="TCP port of the MQTT broker.")
-    protocol: Literal["5", "3.1.1"] = Field(default="5", description="MQTT version.")
-    tls: bool = Field(default=False, description="Whether to speak TLS, trusting the system's authorities.")
-    ca_file: Path | None = Field(
-        default=None, description="PEM file of the authority that signed the broker's certificate; implies tls."
-    )
-    username: str | None = Field(default=None, description="User name at the broker; unset connects without one.")
-    password_file: Path | None = Field(
+    path: Path | None = Field(
         default=None,
-        description="File that holds the password; unset takes it from the variable that password_env names.",
+        description="SQLite file that holds the picks; unset takes outbox.sqlite in the folder that STATE_DIRECTORY "
+        "names (systemd sets it), and without that the memory, which a killed daemon loses.",
     )
-    password_env: str = Field(
-        default="ONSET_MQTT_PASSWORD", description="Environment variable that holds the password."
+    max_entries: int = Field(
+        default=50_000, ge=1, le=1_000_000, description="Picks held at most; beyond it the oldest are lost."
     )
-    topic_root: str = Field(default=ROOT, description="What every topic starts with.")
-    client_id: str | None = Field(
+    max_bytes: int = Field(
+        default=100_000_000, ge=1_000_000, description="The same in bytes of messages; they are in memory too."
+    )
+    max_age_h: float = Field(default=72.0, gt=0, description="A pick that has waited so long is given up (h).")
+    keep_acknowledged_h: float = Field(
+        default=24.0,
+        gt=0,
+        description="So long an acknowledged pick is known by its id and not sent again, 100,000 of them at most (h).",
+    )
+
+    def file(self) -> Path | None:
+        """The file, None for the memory. Raises ConfigError where there is no folder for it."""
+        return _state_file(self.path, "outbox.sqlite", "outbox")
+
+
+class SnapshotSettings(Section):
+    """[snapshot]: what a daemon that was killed resumes from."""
+
+    path: Path | None = Field(
         default=None,
-        min_length=1,
-        description="MQTT client identifier, unique at the broker; unset makes one from host and process.",
+        description="File of the snapshot; unset takes snapshot in the folder that STATE_DIRECTORY names (systemd sets "
+        "it), and without that there is none: after a restart every station starts afresh.",
+    )
+    every_s: float = Field(
+        default=30.0, ge=1, le=3600, description="Time from one snapshot to the next (s); there is one at the end too."
     )
 
-    @field_validator("topic_root")
-    @classmethod
-    def _usable(cls, root: str) -> str:
-        try:
-            return checked_root(root)
-        except ConfigError as error:
-            raise ValueError(str(error)) from error
+    def file(self) -> Path | None:
+        """The file, None for no snapshots. Raises ConfigError where there is no folder for it."""
+        return _state_file(self.path, "snapshot", "snapshot")
 
-    def password(self) -> str | None:
-        """The password, or None where no username is set or none is given. Never log it.
 
-        Raises ConfigError where the file cannot be read.
-        """
-        if self.username is None:
-            return None
-        if self.password_file is None:
-            return os.environ.get(self.password_env)
-        try:
-            return self.password_file.read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"{self.password_file}: cannot read the MQTT password ({error}); mend mqtt.password_file"
-            ) from error
+def _state_file(path: Path | None, name: str, table: str) -> Path | None:
+    """``path``, or ``name`` in the service's state folder, or None where there is none."""
+    folder = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    path = path or (Path(folder, name) if folder else None)
+    if path is not None and not path.parent.is_dir():
+        raise ConfigError(f"{path}: there is no such folder for the {table}; make it, or mend {table}.path")
+    return path
 
 
 class MetricsSettings(Section):
@@ -235,6 +141,15 @@ class Settings(Section):
     stations: StationSettings = Field(default_factory=StationSettings, description="How channels become stations.")
     picks: PickSettings = Field(default_factory=PickSettings, description="How probabilities become picks.")
     mqtt: MqttSettings = Field(default_factory=MqttSettings, description="The broker that picks go to.")
+    outbox: OutboxSettings = Field(default_factory=OutboxSettings, description="Where picks wait for the broker.")
+    snapshot: SnapshotSettings = Field(
+        default_factory=SnapshotSettings, description="What a daemon that was killed resumes from."
+    )
+    capture: CaptureSettings = Field(
+        default_factory=CaptureSettings, description="Whether what servers send is kept, to play it back later."
+    )
+    status: StatusSettings = Field(default_factory=StatusSettings, description="What is told of each station.")
+    mute: MuteSettings = Field(default_factory=MuteSettings, description="Stations that pick without end.")
     metrics: MetricsSettings = Field(default_factory=MetricsSettings, description="The Prometheus endpoint.")
     log: LogSettings = Field(default_factory=LogSettings, description="What is written to standard error.")
 
@@ -269,14 +184,28 @@ def load_settings(path: str | Path) -> Settings:
 
 def _absolute(settings: Settings, folder: Path) -> Settings:
     """``settings`` whose relative paths count from ``folder``."""
-    mqtt = {
-        key: folder / value.expanduser()
-        for key in ("ca_file", "password_file")
-        if (value := getattr(settings.mqtt, key)) is not None
-    }
+    mqtt = _files(settings.mqtt, folder, "ca_file", "cert_file", "key_file", "password_file")
+    servers = (
+        server.model_copy(update=_files(server, folder, "ca_file", "password_file", "token_file"))
+        for server in settings.seedlink
+    )
+    outbox, snapshot, capture = (
+        {} if section.path is None else {"path": folder / section.path.expanduser()}
+        for section in (settings.outbox, settings.snapshot, settings.capture)
+    )
     return settings.model_copy(
         update={
+            "outbox": settings.outbox.model_copy(update=outbox),
+            "snapshot": settings.snapshot.model_copy(update=snapshot),
+            "capture": settings.capture.model_copy(update=capture),
             "bundle": settings.bundle.model_copy(update={"path": folder / settings.bundle.path.expanduser()}),
+            "seedlink": tuple(servers),
             "mqtt": settings.mqtt.model_copy(update=mqtt),
         }
     )
+
+
+def _files(section: Section, folder: Path, *keys: str) -> dict[str, Path]:
+    """The paths at ``keys`` that are set, counted from ``folder``."""
+    given = {key: getattr(section, key) for key in keys}
+    return {key: folder / value.expanduser() for key, value in given.items() if value is not None}

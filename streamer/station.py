@@ -42,7 +42,7 @@ from picker.errors import ConfigError
 from picker.offset import first_valid, remove_offset
 from streamer.channels import COMPONENTS, components
 from streamer.chunk import Chunk, StationKey
-from streamer.component import MOST_PENDING, Column, Component
+from streamer.component import MOST_PENDING, Column, Component, lowest
 from streamer.lowpass import nominal_rate
 from streamer.record import Record
 from streamer.resample import CHUNK_SLOTS, CLOCK_QUESTIONABLE, INTERPOLATED, SLOT_NS
@@ -76,8 +76,8 @@ class Station:
         self.policy = policy or StationPolicy()
         self.counts: Counter[str] = Counter()
         self.orientations = components(orientations)
-        interpolate_ns = round(self.policy.interpolate_s * 1e9)
-        self.components = {name: Component(interpolate_ns, self.counts) for name in COMPONENTS}
+        self.components = {name: Component(0, self.counts) for name in COMPONENTS}
+        self.follow(self.policy)
         self.longest_ns = 0
         self.next_slot: int | None = None
         self.valid_until_slot: int | None = None
@@ -86,6 +86,12 @@ class Station:
         self.time_shift_ns = 0
         self.last_now_ns = 0
         self._chunks: list[Chunk] = []
+
+    def follow(self, policy: StationPolicy) -> None:
+        """Go on with other waiting times."""
+        self.policy = policy
+        for component in self.components.values():
+            component.interpolate_ns = round(policy.interpolate_s * 1e9)
 
     def component_of(self, record: Record) -> str | None:
         """Component of the record's channel, None where its orientation contradicts those already known."""
@@ -234,6 +240,7 @@ class Station:
             reset=reset,
             data_complete_ns=self.last_now_ns,
             flags=_flags(columns, valid, reset),
+            timing_quality=lowest(column.timing_quality for column in columns if column.valid.any()),
         )
 
 

@@ -109,6 +109,15 @@ class Stations:
         self._touched = {}
         return [chunk for site in self.sites.values() if site.station for chunk in site.station.flush()]
 
+    def restore(self, sites: dict[tuple[str, str], Site]) -> None:
+        """Take up what a snapshot kept; waiting times are those of this object. Raises ValueError for nonsense."""
+        for (network, code), site in sites.items():
+            if not (isinstance(network, str) and isinstance(code, str) and isinstance(site, Site)):
+                raise ValueError("its stations are not stations")
+            if site.station is not None:
+                site.station.follow(self.policy)
+        self.sites = sites
+
     def events(self) -> list[StationEvent]:
         """What happened since the last call."""
         events, self._events = self._events, []

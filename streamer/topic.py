@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from picker.errors import ConfigError
+from streamer.chunk import StationKey
 from streamer.record import Nslc
 
 ROOT = "onset/v1"
@@ -37,3 +38,8 @@ def pick_topic(nslc: Nslc, phase: str, root: str = ROOT) -> str:
 def status_topic(client_id: str, root: str = ROOT) -> str:
     """``<root>/status/<client id>``: retained, the daemon's ``online`` or ``offline``."""
     return f"{root}/status/{topic_level(client_id)}"
+
+
+def station_topic(client_id: str, station: StationKey, root: str = ROOT) -> str:
+    """``<root>/status/<client id>/<network>/<station>/<location>/<band and instrument>``: retained, one station's."""
+    return "/".join((status_topic(client_id, root), *map(topic_level, station)))

@@ -20,8 +20,10 @@ from streamer.pick_view import JsonView, TableView, View
 from streamer.topic import ROOT, checked_root
 
 DESCRIPTION = """\
-Show picks as they arrive at an MQTT broker: time of the arrival, channel, phase, probability, and latency (from the
-arrival of the wave to the publication of its pick; of no meaning for replayed data that keep their old times).
+Show picks as they arrive at an MQTT broker: time of the arrival, channel, phase, probability, latency (from the arrival
+of the wave to the publication of its pick; of no meaning for replayed data that keep their old times), and status: a
+pick may be provisional first, and is confirmed or retracted then. On a terminal the last revision of a pick is shown,
+and a retracted pick is struck out; into a pipe each message is a line.
 
 Ends after --count messages or --for-s seconds, whichever comes first, else with Ctrl-C. The exit status is 1 where
 --count was given and fewer messages came."""

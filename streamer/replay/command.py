@@ -45,6 +45,9 @@ EXAMPLES = textwrap.dedent(
       On any free port, starting when the daemon asks for data, ending 10 s after the last record:
         streamer replay --port 0 --wait-for-client --linger-s 10 event.mseed
 
+      What a daemon received, packet by packet with the same numbers, ten times as fast (docs/capture.md):
+        streamer replay --capture --speed 10 --wait-for-client captures/
+
     what to know:
       SeedLink v3 carries miniSEED 2 records of 512 bytes only; a warning names what v3 clients will not get.
       Sequence numbers count within each station and begin anew with each start of the server.
@@ -60,6 +63,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = DESCRIPTION, EXAMPLES
     add = parser.add_argument
     add("paths", nargs="+", type=Path, metavar="PATH", help="miniSEED file, or folder searched for miniSEED files")
+    capture = parser.add_argument_group("capture")
+    capture.add_argument(
+        "--capture", action="store_true",
+        help="PATH are files or folders of `streamer capture` or a daemon: send their packets as they came",
+    )  # fmt: skip
+    capture.add_argument(
+        "--server", dest="capture_server", metavar="HOST:PORT", help="of a capture only what came from this server"
+    )
     network = parser.add_argument_group("network")
     network.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     network.add_argument("--port", type=int, default=18000, help="TCP port, 0 for any free one (default %(default)s)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import structlog
 
@@ -34,10 +34,11 @@ class Connection:
         stall_s: float,
         source_ended: Callable[[], bool],
         on_begin: Callable[[], None],
+        logins: Collection[str] = (),
     ) -> None:
         self.dropped: str | None = None
         self._reader, self._writer, self._rings = reader, writer, rings
-        self._session = Session(directory)
+        self._session = Session(directory, logins)
         self._stall_s, self._source_ended, self._on_begin = stall_s, source_ended, on_begin
         self._subscription: Subscription | None = None
         self._sender: asyncio.Task[None] | None = None

@@ -123,8 +123,8 @@ def _station_json(ring: StationRing, wanted: Callable[[StreamState], bool], *, w
     station: dict[str, Any] = {
         "id": ring.station_id,
         "description": "replay",
-        "start_seq": ring.first_sequence,
-        "end_seq": ring.next_sequence,
+        "start_seq": ring.first_number,
+        "end_seq": ring.next_number,
     }
     if with_streams:
         station["stream"] = [
@@ -149,8 +149,8 @@ def _station_xml(root: ElementTree.Element, ring: StationRing, *, with_streams: 
         name=station,
         network=network,
         description="replay",
-        begin_seq=f"{ring.first_sequence % V3_SEQUENCES:06X}",
-        end_seq=f"{ring.next_sequence % V3_SEQUENCES:06X}",
+        begin_seq=f"{ring.first_number % V3_SEQUENCES:06X}",
+        end_seq=f"{ring.next_number % V3_SEQUENCES:06X}",
         stream_check="enabled",
     )
     for state in ring.streams.values() if with_streams else ():

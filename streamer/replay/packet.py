@@ -17,6 +17,7 @@ V3_SEQUENCES = 1 << 24
 class Packet:
     """One record in the ring. ``sequence`` counts within the station, ``arrival`` over the whole server.
 
+    ``number`` is the sequence number that clients see where it is another one.
     ``start_ns`` is the first sample's time, ``end_ns`` that of the sample which would follow the last (both UTC).
     """
 
@@ -28,6 +29,12 @@ class Packet:
     start_ns: int
     end_ns: int
     payload: bytes
+    number: int | None = None
+
+    @property
+    def wire_number(self) -> int:
+        """The sequence number that clients see."""
+        return self.sequence if self.number is None else self.number
 
     @property
     def kind(self) -> str:
@@ -42,12 +49,12 @@ def served_in_v3(format_code: str, length: int, name: StreamName) -> bool:
 
 def encode_v3(packet: Packet) -> bytes:
     """``SL`` and the low 24 bits of the sequence in hexadecimal, then the record (512 bytes)."""
-    return b"SL%06X" % (packet.sequence % V3_SEQUENCES) + packet.payload
+    return b"SL%06X" % (packet.wire_number % V3_SEQUENCES) + packet.payload
 
 
 def encode_v4(packet: Packet) -> bytes:
     """SeedLink 4.0 header with the station ID, then the record of any length."""
-    return _v4(packet.format, packet.subformat, packet.sequence, packet.name.station_id, packet.payload)
+    return _v4(packet.format, packet.subformat, packet.wire_number, packet.name.station_id, packet.payload)
 
 
 def _v4(format_code: str, subformat: str, sequence: int, station_id: str, payload: bytes) -> bytes:

@@ -50,10 +50,29 @@ class StationRing:
             for stream in streams
         }
 
+    @property
+    def first_number(self) -> int:
+        """The number of the oldest packet as clients see it."""
+        return self.first_sequence
+
+    @property
+    def next_number(self) -> int:
+        """The number after that of the newest packet as clients see it."""
+        return self.next_sequence
+
     def append(
-        self, arrival: int, description: StreamDescription, start_ns: int, end_ns: int, payload: bytes
+        self,
+        arrival: int,
+        description: StreamDescription,
+        start_ns: int,
+        end_ns: int,
+        payload: bytes,
+        number: int | None = None,
     ) -> Packet:
-        """Give a record the next sequence number and keep it, letting go of the oldest when full."""
+        """Give a record the next sequence number and keep it, letting go of the oldest when full.
+
+        ``number`` is the one that clients see where it is another one.
+        """
         packet = Packet(
             self.next_sequence,
             arrival,
@@ -63,6 +82,7 @@ class StationRing:
             start_ns,
             end_ns,
             payload,
+            number,
         )
         index = self.next_sequence % len(self._slots)
         old = self._slots[index]
@@ -92,6 +112,10 @@ class StationRing:
         if sequence > self.next_sequence:
             return self.next_sequence
         return max(sequence, self.first_sequence)
+
+    def from_v4(self, number: int) -> int:
+        """The sequence number that clients of SeedLink v4 call ``number``."""
+        return number
 
     def from_v3(self, sequence: int) -> int:
         """The largest number up to the next one with these low 24 bits; one that never was is taken as ahead."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import structlog
 
 from picker.errors import ConfigError
 from streamer.errors import BadRecord
+from streamer.replay.captured import CapturedRing, captured_timeline
 from streamer.replay.connection import Connection
 from streamer.replay.directory import Directory
 from streamer.replay.rewrite import rewrite
@@ -63,15 +65,16 @@ class ReplayServer:
 
     async def __aenter__(self) -> Self:
         settings = self.settings
-        self.timeline = await asyncio.to_thread(lambda: build_timeline(load_source(settings), settings))
+        self.timeline = await asyncio.to_thread(_timeline, settings)
+        kind = CapturedRing if settings.capture else StationRing
         for station in self.timeline.stations:
             streams = station.streams()
             self._streams.append(streams)
-            ring = StationRing(station.station_id, streams.values(), settings.ring_packets, settings.first_sequence)
+            ring = kind(station.station_id, streams.values(), settings.ring_packets, settings.first_sequence)
             self.rings.append(ring)
         self._directory = Directory(settings.organization, self._clock_ns(), self.rings)
         try:
-            self._server = await asyncio.start_server(self._accept, settings.host, settings.port)
+            self._server = await asyncio.start_server(self._accept, settings.host, settings.port, ssl=_tls(settings))
         except OSError as error:
             raise ConfigError(
                 f"cannot listen on {settings.host}:{settings.port} ({error.strerror}): "
@@ -150,6 +153,7 @@ class ReplayServer:
             stall_s=self.settings.stall_s,
             source_ended=self._ended.is_set,
             on_begin=self.begin,
+            logins=self.settings.logins,
         )
         self.counters.clients += 1
         self._connections.add(connection)
@@ -213,7 +217,8 @@ class ReplayServer:
         arrival = self.counters.records
         self.counters.records += 1
         self._data_time_ns = record.end_ns + shift_ns
-        self.rings[index].append(arrival, stream, record.start_ns + shift_ns, record.end_ns + shift_ns, payload)
+        start_ns, end_ns = record.start_ns + shift_ns, record.end_ns + shift_ns
+        self.rings[index].append(arrival, stream, start_ns, end_ns, payload, record.number)
         for connection in self._connections:
             connection.published(index)
 
@@ -229,3 +234,20 @@ class ReplayServer:
                 records=self.counters.records,
                 clients=len(self._connections),
             )
+
+
+def _timeline(settings: ReplaySettings) -> Timeline:
+    """What is served and when; raises ConfigError."""
+    return captured_timeline(settings) if settings.capture else build_timeline(load_source(settings), settings)
+
+
+def _tls(settings: ReplaySettings) -> ssl.SSLContext | None:
+    """The server's side of TLS, None without; raises ConfigError for files that cannot be used."""
+    if settings.tls_certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    except OSError as error:
+        raise ConfigError(f"{settings.tls_certificate}: not a certificate with its key ({error})") from None
+    return context

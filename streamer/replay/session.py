@@ -6,7 +6,7 @@ it. The same bytes give the same replies and events however they were cut into p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
@@ -60,7 +60,8 @@ class Phase(Enum):
 class Session:
     """State of one connection: protocol version, stations asked for, phase; ``user_agent`` is the client's name."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, logins: Collection[str] = ()) -> None:
+        self._logins, self._logged_in = logins, not logins
         self.protocol: Literal[3, 4] = 3
         self.phase = Phase.HANDSHAKE
         self.user_agent = ""
@@ -100,7 +101,7 @@ class Session:
             self._close("BYE")
         elif self.phase is Phase.ENDED:
             return
-        elif name == "INFO":
+        elif name == "INFO" and self._logged_in:
             self._info(arguments)
         else:
             try:
@@ -117,7 +118,11 @@ class Session:
             "HELLO": self._hello, "SLPROTO": self._slproto, "USERAGENT": self._useragent,
             "STATION": self._on_station, "SELECT": self._select, "DATA": self._data, "END": self._end,
         }  # fmt: skip
+        if not self._logged_in and name not in ("HELLO", "SLPROTO", "USERAGENT", "AUTH"):
+            raise CommandError("UNAUTHORIZED", "AUTH is needed first")
         only: dict[str, Handler] = {"ENDFETCH": self._endfetch}
+        if self._logins:
+            only["AUTH"] = self._auth
         if self.protocol == 3:
             only = {
                 "CAT": self._cat, "BATCH": self._on_batch, "CAPABILITIES": self._capabilities, "FETCH": self._fetch,
@@ -149,6 +154,12 @@ class Session:
 
     def _useragent(self, arguments: Sequence[str]) -> None:
         self.user_agent = " ".join(arguments)
+        self._ok()
+
+    def _auth(self, arguments: Sequence[str]) -> None:
+        self._logged_in = " ".join(arguments) in self._logins
+        if not self._logged_in:
+            raise CommandError("AUTH", "user name, password or token are not known here")
         self._ok()
 
     def _capabilities(self, arguments: Sequence[str]) -> None:

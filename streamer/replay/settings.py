@@ -46,6 +46,8 @@ class ReplaySettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     paths: tuple[Path, ...] = Field(min_length=1, description="miniSEED files, and folders that are searched for them")
+    capture: bool = Field(False, description="whether the paths are captures, to be served as they came")
+    capture_server: str | None = Field(None, description="HOST:PORT of a capture: serve what came from it alone")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(18000, ge=0, le=65535, description="TCP port; 0 is any free one")
     speed: float = Field(1.0, gt=0.0, allow_inf_nan=False, description="data seconds per second")
@@ -75,6 +77,12 @@ class ReplaySettings(BaseModel):
     max_clients: int = Field(100, ge=1, description="clients served at once")
     stall_s: float = Field(60.0, gt=0.0, description="a client that takes no data for that long is dropped, s")
     status_every_s: float = Field(10.0, gt=0.0, description="time between status lines, s")
+    tls_certificate: Path | None = Field(None, description="PEM file of the server's certificate: speak TLS alone")
+    tls_key: Path | None = Field(None, description="PEM file of its key; None where the certificate's file holds it")
+    logins: frozenset[str] = Field(
+        frozenset(),
+        description="what AUTH must say, such as 'USERPASS user password' or 'JWT token'; empty lets everybody in",
+    )
     organization: str = Field("Onset replay", description="second line of HELLO")
 
     @field_validator("record_length")

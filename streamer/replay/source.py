@@ -7,6 +7,7 @@ import re
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from mmap import mmap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +37,10 @@ class FileSpan(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SourceRecord:
-    """One record: whose it is, its time span (ns UTC, ``end_ns`` as in Packet) and its bytes or where they are."""
+    """One record: whose it is, its time span (ns UTC, ``end_ns`` as in Packet) and its bytes or where they are.
+
+    ``number`` is the sequence number that it had, None where it gets one.
+    """
 
     name: StreamName
     format: str
@@ -44,6 +48,7 @@ class SourceRecord:
     start_ns: int
     end_ns: int
     data: bytes | FileSpan
+    number: int | None = None
 
     @property
     def length(self) -> int:
@@ -107,7 +112,7 @@ class RecordReader:
 def load_source(settings: ReplaySettings) -> Source:
     """Index the records of all files; raises ConfigError for a missing or unreadable path, or no record at all."""
     source = Source()
-    for path, named in _files(settings.paths):
+    for path, named in miniseed_files(settings.paths):
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -123,7 +128,7 @@ def load_source(settings: ReplaySettings) -> Source:
     return source
 
 
-def _files(paths: Iterable[Path]) -> Iterator[tuple[Path, bool]]:
+def miniseed_files(paths: Iterable[Path]) -> Iterator[tuple[Path, bool]]:
     """Files to read, each with whether it was named itself; those in folders leave out hidden names."""
     for path in paths:
         if path.is_dir():
@@ -141,7 +146,7 @@ def _hidden(path: Path) -> bool:
 
 def _load_file(source: Source, path: Path, content: bytes, settings: ReplaySettings) -> int:
     found, bad = 0, Counter[str]()
-    for offset, length in _spans(content, bad):
+    for offset, length in record_spans(content, bad):
         raw = content[offset : offset + length]
         try:
             records = _source_records(raw, FileSpan(path, offset, length), settings)
@@ -159,7 +164,7 @@ def _load_file(source: Source, path: Path, content: bytes, settings: ReplaySetti
     return found
 
 
-def _spans(content: bytes, bad: Counter[str]) -> Iterator[tuple[int, int]]:
+def record_spans(content: bytes | mmap, bad: Counter[str]) -> Iterator[tuple[int, int]]:
     """Offset and length of each intact record; anything else is skipped up to the next that begins like one."""
     view, offset = memoryview(content), 0
     while offset < len(content):
@@ -178,11 +183,12 @@ def _spans(content: bytes, bad: Counter[str]) -> Iterator[tuple[int, int]]:
 
 def _source_records(raw: bytes, span: FileSpan, settings: ReplaySettings) -> list[SourceRecord]:
     if settings.repack_s is not None and needs_repack(raw, settings.repack_s, settings.record_length):
-        return [_describe(piece, piece) for piece in repack(raw, settings.repack_s, settings.record_length)]
-    return [_describe(raw, span)]
+        return [describe(piece, piece) for piece in repack(raw, settings.repack_s, settings.record_length)]
+    return [describe(raw, span)]
 
 
-def _describe(raw: bytes, data: bytes | FileSpan) -> SourceRecord:
+def describe(raw: bytes, data: bytes | FileSpan) -> SourceRecord:
+    """What a record is, by its header; ``data`` is it or where it is. Raises BadRecord, MiniSEEDError, ValueError."""
     header = MS3Record.parse(raw)
     name = parse_source_id(header.sourceid)
     rate_hz, samples = header.samprate, header.samplecnt

@@ -49,7 +49,7 @@ def _cursor(ring: StationRing, request: StationRequest, protocol: int) -> Cursor
     if start.origin is Origin.EARLIEST:
         sequence = ring.first_sequence
     elif start.origin is Origin.SEQUENCE:
-        wanted = start.sequence if protocol == 4 else ring.from_v3(start.sequence)
+        wanted = ring.from_v4(start.sequence) if protocol == 4 else ring.from_v3(start.sequence)
         if _is_of_another_life(ring, start, wanted):
             sequence, begin_ns = ring.first_sequence, start.last_seen_ns
         else:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from picker.decision import Decider, PhaseRule, decide
-from picker.pick import Pick
+from picker.pick import Pick, PickEvent
 from picker.spec import PickerSpec
 
 SPEC = PickerSpec(name="test", lookahead_samples=64, state=(), thresholds={"P": 0.3, "S": 0.3})
@@ -139,6 +139,81 @@ def test_a_published_pick_is_not_taken_back() -> None:
     """A likelier rival that comes after the decision is published too."""
     data = probabilities(("P", 100, 0.5, 2), ("S", 117, 0.9, 1.5))
     assert [pick.phase for pick in feed([data])] == ["P", "S"]
+
+
+def test_s_needs_no_p_and_may_follow_one_closely() -> None:
+    """An S alone is a pick, before a P too, and 0.2 s after a likelier P."""
+    assert [pick.phase for pick in decide(SPEC, probabilities(("S", 100, 0.9, 3)))] == ["S"]
+    assert [pick.phase for pick in decide(SPEC, probabilities(("S", 100, 0.9, 3), ("P", 300, 0.9, 3)))] == ["S", "P"]
+    assert [pick.phase for pick in decide(SPEC, probabilities(("P", 100, 0.9, 3), ("S", 120, 0.4, 3)))] == ["P", "S"]
+
+
+@pytest.mark.parametrize("height", [0.32, 0.5, 0.95])
+@pytest.mark.parametrize("width", [1.0, 4.0, 12.0])
+def test_uncertainty_is_the_width_of_the_peak(height: float, width: float) -> None:
+    """For a Gaussian peak of any height it is its standard deviation; never less than a sample allows."""
+    (pick,) = decide(SPEC, probabilities(("P", 300.3, height, width)))
+    assert pick.uncertainty_samples == pytest.approx(width, rel=0.1, abs=0.2)
+    spike = probabilities()
+    spike[0, 300] = 0.9
+    (pick,) = decide(SPEC, spike)
+    assert 12**-0.5 <= (pick.uncertainty_samples or 0) < 0.6
+
+
+def test_uncertainty_of_a_plateau_is_of_its_length() -> None:
+    """A peak that is cut off while still high says little more than where it was seen, at the end of data too."""
+    data = probabilities()
+    data[0, 200:] = 0.8
+    for end, length in ((LENGTH, 101), (240, 39)):
+        (pick,) = decide(SPEC, data[:, :end])
+        assert length / 2 < (pick.uncertainty_samples or 0) < length
+
+
+def kinds(events: list[PickEvent]) -> list[tuple[str, str]]:
+    return [(event.kind, event.pick.phase) for event in events]
+
+
+def test_a_candidate_left_open_is_told() -> None:
+    """The call in which it opens tells where it stands, once; the call in which it closes tells what became of it."""
+    decider, data = Decider(SPEC), probabilities(("P", 130, 0.9, 20))
+    (crossed,) = decider.follow(0, data[:, :120])
+    assert crossed.kind == "crossed"
+    assert crossed.pick.sample == 119
+    assert crossed.pick.probability == float(data[0, 119])
+    assert crossed.pick.decided_sample == 119 + SPEC.lookahead_samples
+    assert crossed.pick.uncertainty_samples is None
+    assert decider.follow(120, data[:, 120:140]) == []
+    (decided,) = decider.follow(140, data[:, 140:])
+    assert decided.kind == "decided"
+    assert decided.pick.crossed_sample == crossed.pick.crossed_sample
+    assert decided.pick == feed([data])[0]
+
+
+def test_what_opens_and_closes_within_a_call_is_told_once() -> None:
+    """Only its end is told, be it a pick or not."""
+    data = probabilities(("S", 100, 0.9, 2), ("P", 110, 0.5, 2))
+    assert kinds(Decider(SPEC).follow(0, data)) == [("decided", "S"), ("dropped", "P")]
+    decider = Decider(SPEC)
+    told = [event for sample in range(LENGTH) for event in decider.follow(sample, data[:, sample : sample + 1])]
+    assert kinds(told) == [("crossed", "S"), ("decided", "S"), ("crossed", "P"), ("dropped", "P")]
+
+
+def test_every_candidate_told_has_an_end() -> None:
+    """Each crossing that is told is followed by one decision or one drop of the same crossing, flush included."""
+    rng = np.random.default_rng(7)
+    data = probabilities(*((phase, at, 0.9, 4.0) for at in range(20, 600, 60) for phase in "PS"))
+    data[:2] *= rng.random((2, LENGTH), np.float32)
+    decider, told = Decider(SPEC), []
+    for first in range(0, LENGTH, 8):
+        told += decider.follow(first, data[:, first : first + 8])
+    told += decider.finish()
+    begun = [(event.pick.phase, event.pick.crossed_sample) for event in told if event.kind == "crossed"]
+    ended = [(event.pick.phase, event.pick.crossed_sample) for event in told if event.kind != "crossed"]
+    assert begun
+    assert len(set(ended)) == len(ended)
+    assert set(begun) <= set(ended)
+    assert {"decided", "dropped"} <= {event.kind for event in told}
+    assert [event.pick for event in told if event.kind == "decided"] == feed([data])
 
 
 def test_flush_decides_what_is_open() -> None:

@@ -120,3 +120,38 @@ async def silent_broker() -> AsyncIterator[tuple[int, list[bytes]]]:
     finally:
         server.close()
         await asyncio.wait_for(asyncio.gather(*ended), 5)
+
+
+@contextlib.asynccontextmanager
+async def flooding_broker(packet_bytes: int = 200_000_000) -> AsyncIterator[tuple[int, list[int]]]:
+    """A peer that takes every connection and begins one PUBLISH of ``packet_bytes``, without end.
+
+    Yields its port and how many bytes each connection has taken of it.
+    """
+    taken: list[int] = []
+    length = b""
+    rest = packet_bytes
+    while rest:
+        rest, low = divmod(rest, 128)
+        length += bytes([low | (0x80 if rest else 0)])
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        index = len(taken)
+        taken.append(0)
+        with contextlib.suppress(ConnectionError):
+            await reader.read(65536)
+            writer.write(b"\x20\x02\x00\x00" + b"\x30" + length)
+            while taken[index] < packet_bytes:
+                writer.write(bytes(65536))
+                await writer.drain()
+                taken[index] += 65536
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], taken
+    finally:
+        server.close()
+        await server.wait_closed()

@@ -13,6 +13,7 @@ from picker.decision import PhaseRule
 from picker.pick import Pick
 from streamer.chunk import StationKey
 from streamer.instant import sample_time_ns, utc_ns
+from streamer.measure import Measures
 from streamer.message import Source, json_schema
 from streamer.payload import PickReport, build_message
 
@@ -33,6 +34,7 @@ def example_report(sample_offset: int = 0, phase: str = "P", **changes: object) 
             probability=0.8700000047683716,
             crossed_sample=sample - 6,
             decided_sample=sample + 85,
+            uncertainty_samples=6.21,
         ),
         "station": StationKey("BW", "UH1", "", "SH"),
         "channel": "SHZ" if phase == "P" else "SHN",
@@ -45,6 +47,15 @@ def example_report(sample_offset: int = 0, phase: str = "P", **changes: object) 
         "step_started_ns": arrived_ns + 4_000_000,
         "step_ended_ns": arrived_ns + 11_000_000,
         "flags": frozenset({"resampled", "missing_E"}),
+        "reset_age_s": 5230.315,
+        "measures": Measures(
+            components="Z" if phase == "P" else "N",
+            signal_s=0.96,
+            amplitude=4213.25,
+            snr=18.23456,
+            period_s=0.0871234,
+            polarity="up" if phase == "P" else None,
+        ),
     }
     return PickReport(**(values | changes))  # type: ignore[arg-type]
 

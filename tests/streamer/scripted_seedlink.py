@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,21 +20,29 @@ class Client:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     commands: list[str] = field(default_factory=list)
+    info: Callable[[], bytes] | None = None
+    refuse: tuple[str, ...] = ()
+    refusal: bytes = b""
 
     async def subscribe(self) -> None:
         """Answer commands until END."""
         while True:
-            line = await self._line()
+            line = await self.line()
             self.commands.append(line)
             match line.split()[0]:
                 case "HELLO":
                     self.writer.write(f"scripted 1 :: SLPROTO:{self.version}.0 TIME\r\nTest\r\n".encode())
                 case "END":
                     return
+                case "INFO":
+                    self.writer.write(self.info() if self.info is not None else b"ERROR UNSUPPORTED no list\r\n")
+                case _ if line.startswith(self.refuse):
+                    self.writer.write(self.refusal)
                 case _:
                     self.writer.write(b"OK\r\n")
 
-    async def _line(self) -> str:
+    async def line(self) -> str:
+        """The next command."""
         line = b""
         while not line.endswith((b"\r", b"\n")):
             byte = await self.reader.readexactly(1)
@@ -61,15 +70,25 @@ class ScriptedServer:
 
 
 @contextlib.asynccontextmanager
-async def scripted_seedlink(version: int, *scripts: Script) -> AsyncIterator[ScriptedServer]:
-    """The n-th connection runs the n-th script after its subscription, later ones the last; then it is closed."""
+async def scripted_seedlink(
+    version: int,
+    *scripts: Script,
+    info: Callable[[], bytes] | None = None,
+    refuse: tuple[str, ...] = (),
+    refusal: bytes = b"ERROR ARGUMENTS no\r\n",
+) -> AsyncIterator[ScriptedServer]:
+    """The n-th connection runs the n-th script after its subscription, later ones the last; then it is closed.
+
+    ``info`` makes the answer to INFO; without it there is none but an ERROR. Commands that start as one of ``refuse``
+    are answered ``refusal``.
+    """
     handlers: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         handlers.add(task)
-        client = Client(version, reader, writer)
+        client = Client(version, reader, writer, info=info, refuse=refuse, refusal=refusal)
         served.clients.append(client)
         script = scripts[min(len(served.clients), len(scripts)) - 1]
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
@@ -79,6 +98,7 @@ async def scripted_seedlink(version: int, *scripts: Script) -> AsyncIterator[Scr
         writer.close()
         with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             await writer.wait_closed()
+        handlers.discard(task)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     served = ScriptedServer(server.sockets[0].getsockname()[1])
@@ -89,6 +109,33 @@ async def scripted_seedlink(version: int, *scripts: Script) -> AsyncIterator[Scr
         for task in handlers:
             task.cancel()
         await asyncio.gather(*handlers, return_exceptions=True)
+
+
+Peer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def peer(serve: Peer, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """A TCP or TLS server that does as it likes; its port."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            await serve(reader, writer)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(run, "127.0.0.1", 0, ssl=context)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # transports close in the next turn
 
 
 def split(data: bytes) -> list[bytes]:

@@ -252,7 +252,8 @@ async def test_status_line_says_how_the_daemon_is(tmp_path: Path, monkeypatch: p
     assert len(lines) >= 2
     assert lines[0] == {
         "event": "status", "log_level": "info", "servers": "0/1", "stations": 0, "steps": 0, "acknowledged": 0,
-        "picks_P": 0, "picks_S": 0, "records_waiting": 0, "broker": False, "picks_held": 0,
+        "picks_P": 0, "picks_S": 0, "picks_given_up": 0, "disk_failures": 0, "records_waiting": 0, "broker": False,
+        "picks_held": 0, "held_bytes": 0, "oldest_held_s": 0.0, "picks_unwritten": 0,
     }  # fmt: skip
     assert len([line for line in logs if line["log_level"] == "warning"]) == 1
 

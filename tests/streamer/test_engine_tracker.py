@@ -4,49 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from tracker_kit import GRID, chunk, probabilities, spec, track
 
 from picker.decision import decide
-from picker.spec import PickerSpec
-from streamer.chunk import Chunk, StationKey
-from streamer.tracker import TrackedPick, Tracker
-
-KEY = StationKey("XX", "ONE", "", "HH")
-GRID = 64 * 1_000_000
-"""First sample of these tests' chunks."""
-
-
-def spec(lookahead: int) -> PickerSpec:
-    return PickerSpec(name="test", lookahead_samples=lookahead, state=())
-
-
-def chunk(
-    index: int, *, reset: bool = False, flags: tuple[str, ...] = (), valid: str = "ZNE", shift_ns: int = 0
-) -> Chunk:
-    mask = np.repeat(np.array([[letter in valid] for letter in "ZNE"]), 64, axis=1)
-    return Chunk(
-        station=KEY, first_sample=GRID + 64 * index, time_shift_ns=shift_ns, samples=np.zeros((3, 64), np.float32),
-        valid=mask, reset=reset, data_complete_ns=index, flags=frozenset(flags),
-    )  # fmt: skip
-
-
-def probabilities(peaks: dict[str, list[int]], chunks: int, lookahead: int) -> NDArray[np.float32]:
-    """What a model with ``lookahead`` answers over ``chunks``: a peak that speaks of each sample given (from 0)."""
-    out = np.zeros((3, 64 * chunks), dtype=np.float32)
-    for phase, samples in peaks.items():
-        for sample in samples:
-            for offset in range(-8, 9):
-                column = sample + lookahead + offset
-                if 0 <= column < out.shape[1]:
-                    out["PS".index(phase), column] = 0.9 * (1 - abs(offset) / 9)
-    return out
-
-
-def track(tracker: Tracker, chunks: list[Chunk], values: NDArray[np.float32]) -> list[TrackedPick]:
-    out = []
-    for index, one in enumerate(chunks):
-        out += tracker.feed(one, values[:, 64 * index : 64 * index + 64])
-    return out + tracker.flush()
+from streamer.tracker import Tracker
 
 
 @pytest.mark.parametrize("lookahead", [0, 20, 64, 100, 150])
@@ -124,5 +85,5 @@ def test_a_pick_carries_the_flags_components_and_shift_of_its_data() -> None:
     ]  # fmt: skip
     (one,) = track(Tracker(spec(64)), chunks, values)
     assert one.flags == {"f8", "f9", "f10", "f11"}
-    assert (one.components, one.time_shift_ns) == ("Z", 10_000)
+    assert (one.crossing.components, one.time_shift_ns) == ("Z", 10_000)
     assert one.chunk is chunks[11]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
 
@@ -15,8 +16,10 @@ from pydantic import ValidationError
 from picker.decision import PhaseRule
 from picker.errors import ConfigError
 from picker.pick import Pick
+from streamer.chunk import StationKey
 from streamer.identity import NAMESPACE, pick_id, threshold_text
 from streamer.instant import sample_time_ns, utc_ns, utc_text
+from streamer.measure import Measures
 from streamer.message import PickMessage
 from streamer.payload import build_message, reported_channel
 from streamer.record import Nslc
@@ -154,9 +157,83 @@ def test_latency_parts_add_up() -> None:
     assert total_s == pytest.approx((published_ns - report.time_ns) / 1e9, abs=1e-5)
 
 
+def onset_of(message: dict[str, object]) -> dict[str, object]:
+    analytics = message["analyticsInfo"]
+    assert isinstance(analytics, dict)
+    added: dict[str, object] = analytics["extensions"]["onset"]
+    return added
+
+
+def test_measurements_stand_in_the_keys_of_the_format() -> None:
+    """Amplitude, ratio and period in amplitudeInfo, to four digits; what could not be measured is left out."""
+    message = message_of()
+    assert message["amplitudeInfo"] == {
+        "amplitude": 4213.0, "period": 0.08712, "snr": 18.23, "units": "counts", "method": "Z, 0.96 s"
+    }  # fmt: skip
+    assert message["polarity"] == "up"
+    least = message_of(measures=Measures(components="NE", signal_s=0.5, amplitude=0.0))
+    assert least["amplitudeInfo"] == {"amplitude": 0.0, "units": "counts", "method": "NE, 0.50 s"}
+    assert least["polarity"] == message_of(measures=None)["polarity"] == "no-result"
+
+
+def test_uncertainty_is_in_seconds_and_absent_while_unknown() -> None:
+    """A peak of 6.21 samples is one of 0.0621 s; a provisional pick has none."""
+    assert onset_of(message_of())["uncertainty_s"] == 0.0621
+    assert onset_of(message_of())["reset_age_s"] == 5230.31
+    assert onset_of(message_of(timing_quality=0))["timing_quality"] == 0
+    open_still = replace(example_report().pick, uncertainty_samples=None)
+    message = message_of(pick=open_still, status="provisional", reset_age_s=None)
+    VALIDATOR.validate(message)
+    assert not {"uncertainty_s", "reset_age_s"} & onset_of(message).keys()
+
+
+@pytest.mark.parametrize(("limit_s", "high"), [(None, False), (1.3, False), (1.2, True)])
+def test_high_latency_is_marked(limit_s: float | None, high: bool) -> None:
+    """Above the limit, from the last sample needed to the publication: 1.28 s here."""
+    latency = onset_of(message_of(latency_high_s=limit_s))["latency"]
+    assert isinstance(latency, dict)
+    assert ("high" in latency) == high
+    assert latency.get("high", True) is True
+
+
+def test_revisions_have_one_id_and_keys_of_their_own() -> None:
+    """Each is a valid message; the outbox knows a pick in one message by its id, as it always did."""
+    lives = [(1, "provisional"), (2, "confirmed"), (2, "retracted"), (1, "confirmed")]
+    reports = [example_report(revision=revision, status=status) for revision, status in lives]
+    assert len({report.id for report in reports}) == 1
+    assert len({report.key for report in reports}) == 4
+    assert reports[-1].key == reports[-1].id
+    for (revision, status), report in zip(lives, reports, strict=True):
+        message = json.loads(build_message(report, SOURCE, report.step_ended_ns).encode())
+        VALIDATOR.validate(message)
+        assert (onset_of(message)["revision"], onset_of(message)["status"]) == (revision, status)
+
+
+def test_a_clock_set_after_the_crossing_leaves_the_id() -> None:
+    """The shift where the threshold was crossed counts, not that of the picked sample."""
+    report = example_report(time_shift_ns=700, crossed_shift_ns=0)
+    assert report.id == example_report().id
+    assert report.time_ns == example_report().time_ns + 700
+
+
+def test_messages_are_small() -> None:
+    """With all keys, long codes and every flag a message stays below 2 kB."""
+    flags = ["gap", "reset", "resampled", "interpolated", "clock_questionable", "missing_Z", "missing_N"]
+    message = message_of(
+        flags=frozenset(flags),
+        station=StationKey("XX", "ABCDEFGH", "00", "HH"),
+        coordinates=(-179.12345, -89.12345, 1.5),
+        revision=2,
+        status="retracted",
+        latency_high_s=0.1,
+        bundle_label="a" * 40,
+    )
+    assert len(json.dumps(message, separators=(",", ":"))) < 2000
+
+
 def test_absent_keys_are_left_out_save_geometry() -> None:
     """No key holds null, except the geometry that GeoJSON asks for."""
-    message = message_of()
+    message = message_of(measures=None)
     assert message["channel"]["geometry"] is None  # type: ignore[index]
     assert json.dumps(message).count("null") == 1
     assert not {"onset", "filterInfo", "amplitudeInfo", "associationInfo"} & message.keys()

@@ -13,8 +13,13 @@ from picker.bundle import load_bundle
 from picker.decision import PhaseRule
 from picker.errors import ConfigError
 from streamer.broker import Broker
-from streamer.daemon import broker_of
-from streamer.settings import MqttSettings, PickSettings, Section, Selection, Settings, StationSettings, load_settings
+from streamer.chunk import StationKey
+from streamer.daemon import broker_of, limits_of
+from streamer.outbox import Limits
+from streamer.pick_settings import PickSettings
+from streamer.section import Section
+from streamer.seedlink_settings import Selection
+from streamer.settings import MqttSettings, Settings, StationSettings, load_settings
 from streamer.station import StationPolicy
 
 EXAMPLE = Path(__file__).parents[2] / "configs" / "streamer.toml"
@@ -61,14 +66,15 @@ def test_example_loads_and_shows_every_key_with_its_default(tmp_path: Path) -> N
     assert given.bundle.path == EXAMPLE.parent / "../models/small"
     lines = [line.removeprefix("# ") if line.startswith("# ") and " = " in line else line for line in _example_lines()]
     full = load(tmp_path, "\n".join(lines))
-    for section in ("engine", "stations", "picks", "metrics", "log"):
+    for section in ("engine", "stations", "picks", "outbox", "status", "mute", "metrics", "log"):
         assert getattr(full, section).model_fields_set == set(type(getattr(full, section)).model_fields)
     shown = full.seedlink[0].model_fields_set | full.mqtt.model_fields_set | full.model_fields_set
     assert shown == set(Settings.model_fields) | set(MqttSettings.model_fields) | set(
         type(full.seedlink[0]).model_fields
     )
-    for section in ("engine", "stations", "metrics", "log"):
+    for section in ("engine", "stations", "status", "metrics", "log"):
         assert getattr(full, section) == getattr(given, section)
+    assert full.outbox.model_copy(update={"path": None}) == given.outbox
 
 
 def _example_lines() -> list[str]:
@@ -78,7 +84,7 @@ def _example_lines() -> list[str]:
 def test_every_key_is_described() -> None:
     """The field descriptions are the reference: none is missing, and every section forbids unknown keys."""
     found = sections()
-    assert len(found) == 11
+    assert len(found) >= 17
     for model in found:
         assert model.model_config["extra"] == "forbid"
         for name, field in model.model_fields.items():
@@ -94,6 +100,7 @@ def test_defaults_are_those_of_the_parts(tmp_path: Path) -> None:
     spec = load_bundle(write_tiny_bundle(tmp_path / "bundle", {"P": 0.42, "S": 0.17})).spec
     assert settings.picks.rules(spec) == {"P": PhaseRule(threshold=0.42), "S": PhaseRule(threshold=0.17)}
     assert broker_of(settings.mqtt) == Broker()
+    assert limits_of(settings.outbox) == Limits()
 
 
 def test_settings_are_frozen(tmp_path: Path) -> None:
@@ -168,6 +175,17 @@ def test_password_comes_from_file_or_environment(tmp_path: Path, monkeypatch: py
         missing.password()
 
 
+def test_outbox_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path counts from the settings; without one it lies in the state folder of systemd, or there is none."""
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    assert load(tmp_path, LEAST).outbox.file() is None
+    assert load(tmp_path, LEAST + "[outbox]\npath = 'picks.db'").outbox.file() == tmp_path / "picks.db"
+    monkeypatch.setenv("STATE_DIRECTORY", f"{tmp_path}:/elsewhere")
+    assert load(tmp_path, LEAST).outbox.file() == tmp_path / "outbox.sqlite"
+    with pytest.raises(ConfigError, match=r"none/picks\.db: there is no such folder for the outbox; make it, or mend"):
+        load(tmp_path, LEAST + "[outbox]\npath = 'none/picks.db'").outbox.file()
+
+
 @pytest.mark.parametrize(
     ("location", "channels", "selectors"),
     [
@@ -182,6 +200,36 @@ def test_selection_becomes_seedlink_selectors(location: str, channels: tuple[str
     """Any location is left out, the blank one is two dashes, no channels means everything."""
     selection = Selection(network="GE", station="WLF", location=location, channels=channels)
     assert (selection.station_id, selection.selectors) == ("GE_WLF", selectors)
+
+
+def test_thresholds_of_a_station(tmp_path: Path) -> None:
+    """The first table that fits holds, alone; a phase that it leaves out has the threshold of all."""
+    text = """
+    [picks.thresholds]
+    S = 0.2
+    [[picks.stations]]
+    network = "CX"
+    station = "PB0[12]"
+    thresholds = { P = 0.5 }
+    [[picks.stations]]
+    network = "CX"
+    thresholds = { P = 0.6, S = 0.7 }
+    """
+    spec = load_bundle(write_tiny_bundle(tmp_path / "bundle", {"P": 0.42, "S": 0.17})).spec
+    picks = load(tmp_path, LEAST + text).picks
+    rules_of = picks.station_rules(spec)
+
+    def thresholds(network: str, station: str) -> list[float]:
+        return [rule.threshold for rule in rules_of(StationKey(network, station, "", "HH")).values()]
+
+    assert thresholds("CX", "PB01") == [0.5, 0.2]
+    assert thresholds("CX", "PB03") == [0.6, 0.7]
+    assert thresholds("GE", "PB01") == [0.42, 0.2]
+    assert rules_of.default == picks.rules(spec)
+    only_p = load_bundle(write_tiny_bundle(tmp_path / "only", {"P": 0.42})).spec
+    wrong = PickSettings.model_validate({"stations": [{"station": "A", "thresholds": {"S": 0.5}}]})
+    with pytest.raises(ConfigError, match=r"picks.stations\[0\].thresholds.S: this bundle picks P only"):
+        wrong.station_rules(only_p)
 
 
 def test_threshold_of_a_phase_that_the_bundle_lacks_is_refused(tmp_path: Path) -> None:

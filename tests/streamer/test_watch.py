@@ -38,8 +38,8 @@ sys.exit(run(parser.parse_args()))
 needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason="Mosquitto is not installed")
 
 
-def payload_of(sample_offset: int = 0, phase: str = "P") -> bytes:
-    report = example_report(sample_offset, phase)
+def payload_of(sample_offset: int = 0, phase: str = "P", **changes: object) -> bytes:
+    report = example_report(sample_offset, phase, **changes)
     return build_message(report, SOURCE, report.step_ended_ns).encode()
 
 
@@ -127,9 +127,9 @@ async def test_lines_name_what_matters_and_selection_holds(tmp_path: Path) -> No
             )
             status, lines = await watcher.end()
     assert status == 0
-    assert re.split(r"\s{2,}", lines[0]) == ["time (UTC)", "channel", "phase", "probability", "latency"]
+    assert re.split(r"\s{2,}", lines[0]) == ["time (UTC)", "channel", "phase", "probability", "latency", "status"]
     assert [line.split() for line in lines[1:]] == [
-        ["2010-05-27T16:24:33.315000Z", "BW.UH1..SHN", "S", "0.87", "2.13", "s"]
+        ["2010-05-27T16:24:33.315000Z", "BW.UH1..SHN", "S", "0.87", "2.13", "s", "confirmed"]
     ]
 
 
@@ -229,6 +229,25 @@ def test_terminal_table_shows_the_last_picks_once_each() -> None:
     assert last.count("BW.UH1..SHZ") == ROWS
     assert "16:24:37.315" not in last
     assert "16:24:38.315" in last
+
+
+def test_terminal_table_follows_the_life_of_a_pick() -> None:
+    """The highest revision is shown, whatever comes last; a retracted pick is struck out."""
+    screen = io.StringIO()
+    view = TableView(Console(file=screen, force_terminal=True, width=120, height=60))
+    with view.shown():
+        for offset, final in ((0, "retracted"), (200, "confirmed")):
+            view.add(payload_of(offset, revision=1, status="provisional"))
+            view.add(payload_of(offset, revision=2, status=final))
+            view.add(payload_of(offset, revision=1, status="provisional"))
+        view.add(payload_of(400, revision=1, status="provisional"))
+        # A daemon whose setting was changed in between tells the same crossing again without a provisional one.
+        view.add(payload_of(400, revision=1, status="confirmed"))
+        view.add(payload_of(400, revision=1, status="provisional"))
+    rows = [line for line in screen.getvalue().split("picks")[-1].splitlines() if "BW.UH1" in line]
+    shown = [re.search(r"provisional|confirmed|retracted", row) for row in rows]
+    assert [found and found.group() for found in shown] == ["retracted", "confirmed", "confirmed"]
+    assert ["\x1b[2;9m" in row for row in rows] == [True, False, False]
 
 
 def test_row_of_a_later_version_and_of_another_picker() -> None:

@@ -55,6 +55,19 @@ def test_hello_has_the_form_that_the_specification_asks_for() -> None:
     assert (second, end) == ("Test centre", "")
 
 
+def test_login() -> None:
+    """Where logins are set, AUTH comes before everything else; version 3, which has none, gets nothing."""
+    session = Session(directory(), {"USERPASS a b", "JWT t"})
+    station = "STATION BW_UH1"
+    lines = ("SLPROTO 4.0", "INFO ID", station, "AUTH USERPASS a c", station, "AUTH JWT t", station)
+    text, _ = talk(*lines, session=session)
+    words = [line.split()[:2] for line in text.splitlines()]
+    refused = ["ERROR", "UNAUTHORIZED"]
+    assert words == [["OK"], refused, refused, ["ERROR", "AUTH"], refused, ["OK"], ["OK"]]
+    text, _ = talk("STATION UH1 BW", "AUTH JWT t", "STATION UH1 BW", session=Session(directory(), {"JWT t"}))
+    assert text.splitlines() == ["ERROR", "ERROR", "ERROR"]
+
+
 def test_v4_handshake() -> None:
     """Commands are answered OK, END is not, and the request holds what was asked."""
     lines = ("SLPROTO 4.0", "USERAGENT a/1 b/2", "STATION BW_UH1", "SELECT _H_H_? !*_E", "DATA 17", "STATION MV_*")
