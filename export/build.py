@@ -19,7 +19,8 @@ from export.card import CardSources, write_card
 from export.cost import multiply_adds, parameters
 from export.graph import OPSET, write_onnx
 from export.parity import Progress
-from picker.bundle import CARD, MODEL, PARITY, SPEC, Bundle, load_bundle
+from export.precision import lowered
+from picker.bundle import CARD, MODEL, PARITY, SPEC, Bundle, bundle_digest, load_bundle
 from picker.errors import BundleError, ConfigError
 from picker.model.checkpoint import load_picker
 from picker.model.picker import Picker, specification
@@ -55,14 +56,16 @@ def build(
     thresholds: Mapping[str, float] | None = None,
     name: str | None = None,
     sources: CardSources | None = None,
+    precision: str = "fp32",
     progress: Progress = lambda line: None,
 ) -> Bundle:
     """Write the bundle of ``checkpoint`` (a file or a run folder) to the folder ``out`` and return it.
 
     ``thresholds`` by phase default to PickerSpec's, ``name`` to the configuration's; ``sources`` are the card's further
-    files. The same checkpoint, settings and library versions give the same digest. Raises ConfigError for an input that
-    is wrong, and BundleError, with the numbers, where the exported graph is not the network: then nothing is written,
-    and a bundle that stood at ``out`` stands there still.
+    files, ``precision`` is one of ``export.precision.PRECISIONS``. The same checkpoint, settings and library versions
+    give the same digest. Raises ConfigError for an input that is wrong, and BundleError, with the numbers, where the
+    exported graph is not the network or cannot be run here to prove it: then nothing is written, and a bundle that
+    stood at ``out`` stands there still.
     """
     _check_target(out)
     for phase, value in (thresholds or {}).items():
@@ -70,22 +73,46 @@ def build(
             raise ConfigError(f"threshold of {phase} is {value}; it must lie between 0 and 1")
     card = (sources or CardSources()).read()
     source = read_checkpoint(checkpoint)
-    spec = specification(source.model, name=name, thresholds=thresholds, provenance=_provenance(source))
+    spec = specification(source.model, name=name, thresholds=thresholds, provenance=_provenance(source, precision))
     with _beside(out) as folder:
         progress(f"writing the graph of {source.path}")
-        write_onnx(source.model, folder / MODEL)
+        write_onnx(lowered(source.model, precision), folder / MODEL)
         (folder / SPEC).write_text(spec.to_json(), encoding="utf-8")
-        stepper = OnnxStepper(Bundle(folder=folder, spec=spec, digest="not proved yet"))
-        proof = parity.prove(source.model, stepper, progress)
+        stepper = _opened(Bundle(folder=folder, spec=spec, digest="not proved yet"), precision, out)
+        proof = parity.prove(source.model, stepper, progress, digest=bundle_digest(folder))
         parity.require(proof, f"{out}: not written")
-        (folder / PARITY).write_text(json.dumps(proof, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_proof(folder, proof)
         write_card(folder / CARD, load_bundle(folder), proof, card)
         _swap(folder, out)
     return load_bundle(out)
 
 
-def _provenance(source: Checkpoint) -> dict[str, Any]:
+def _opened(bundle: Bundle, precision: str, out: Path) -> OnnxStepper:
+    """The graph on the CPU, on which parity is proved; BundleError where it lacks that precision."""
+    try:
+        return OnnxStepper(bundle)
+    except BundleError as error:
+        if precision == "fp32" or "NOT_IMPLEMENTED" not in str(error):
+            raise
+        raise BundleError(
+            f"{out}: not written: ONNX Runtime's CPU build has no products in {precision}, so that parity cannot be "
+            "proved here; use --precision fp16 or fp32"
+        ) from error
+
+
+def write_proof(folder: Path, proof: dict[str, Any]) -> None:
+    """Put ``parity.json`` into a bundle, whole; raises BundleError where the folder cannot be written."""
+    part = folder / f".{PARITY}.part"
+    try:
+        part.write_text(json.dumps(proof, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        part.replace(folder / PARITY)
+    except OSError as error:
+        raise BundleError(f"{folder / PARITY}: cannot be written ({error})") from error
+
+
+def _provenance(source: Checkpoint, precision: str) -> dict[str, Any]:
     return {
+        **({} if precision == "fp32" else {"precision": precision}),
         "checkpoint_sha256": source.sha256,
         "training": _portable(source.provenance),
         "configuration": source.model.config.to_dict(),

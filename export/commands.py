@@ -12,14 +12,16 @@ from rich.console import Console
 from rich.table import Table
 
 from export import parity
-from export.build import build, read_checkpoint
+from export.build import build, read_checkpoint, write_proof
 from export.card import CardSources
 from export.graph import check_operators
 from export.parity import Progress
+from export.records import recorded_stream
 from picker.bundle import Bundle, load_bundle
 from picker.errors import BundleError
+from picker.plan_stepper import TensorRtStepper, open_session
 from picker.spec import PickerSpec
-from picker.stepper import OnnxStepper
+from picker.stepper import OnnxStepper, Stepper
 
 
 def run_build(options: argparse.Namespace) -> None:
@@ -34,8 +36,10 @@ def run_build(options: argparse.Namespace) -> None:
             thresholds={**PickerSpec(name="", lookahead_samples=0, state=()).thresholds, **chosen},
             name=options.name,
             sources=CardSources(evaluation=options.evaluation, data=options.data_sources, notes=options.notes),
+            precision=options.precision,
             progress=progress,
         )
+    console.print(_facts(bundle, sum(check_operators(bundle.model_path).values())))
     size = sum(file.stat().st_size for file in bundle.folder.iterdir())
     console.print(f"{bundle.folder}: {bundle.label}, {size / 2**20:.1f} MiB", highlight=False)
 
@@ -51,11 +55,24 @@ def run_verify(options: argparse.Namespace) -> None:
             f"{bundle.folder}: was exported from another checkpoint ({str(recorded)[:8]}...) than {source.path} "
             f"({source.sha256[:8]}...); name that one, or export the bundle again"
         )
+    engine, stepper = _engine(bundle, options)
+    chunk = bundle.spec.chunk_samples
+    recorded = [(file.name, recorded_stream([file], options.seconds, chunk)) for file in options.records]
     with _progress(console) as progress:
-        proof = parity.prove(source.model, OnnxStepper(bundle), progress)
+        proof = parity.prove(source.model, stepper, progress, digest=bundle.digest, engine=engine, recorded=recorded)
     console.print(_parity_table(bundle, proof))
     parity.require(proof, str(bundle.folder))
+    if options.write:
+        write_proof(bundle.folder, proof)
     console.print(f"{sum(operators.values())} operators, none forbidden; parity holds", highlight=False)
+
+
+def _engine(bundle: Bundle, options: argparse.Namespace) -> tuple[str, Stepper]:
+    """Name and stepper of the engine that is proved."""
+    if options.engine == "tensorrt":
+        session = open_session(bundle, cache=options.cache, name=options.library)
+        return f"{options.library or 'TensorRT'}", TensorRtStepper(session)
+    return "ONNX Runtime CPU", OnnxStepper(bundle)
 
 
 def run_describe(options: argparse.Namespace) -> None:
@@ -89,6 +106,7 @@ def _facts(bundle: Bundle, operators: int) -> Table:
     facts.show_header = False
     facts.add_row("digest", bundle.digest)
     facts.add_row("thresholds", ", ".join(f"{phase} {value:g}" for phase, value in spec.thresholds.items()))
+    facts.add_row("precision", parity.precision_of(spec))
     facts.add_row("sampling rate", f"{spec.sampling_rate_hz:g} Hz")
     facts.add_row("chunk, look-ahead", f"{spec.chunk_samples}, {spec.lookahead_samples} samples")
     facts.add_row("parameters", _count(provenance.get("parameters")))
@@ -104,14 +122,12 @@ def _count(value: Any) -> str:
 
 
 def _parity_table(bundle: Bundle, proof: dict[str, Any]) -> Table:
-    table = _table(
-        f"Parity of {bundle.label}", "stations", "seconds", "largest difference", "99.9 %", "picks", "picks that differ"
-    )
+    columns = ("stream", "stations", "seconds", "largest difference", "99.9 %", "picks", "picks that differ")
+    table = _table(f"Parity of {bundle.label}", *columns)
     for case in proof["comparisons"]:
         distances = (f"{case[key]:.1e}" for key in ("largest_difference", "percentile_99_9"))
-        table.add_row(
-            str(case["rows"]), f"{case['seconds']:g}", *distances, str(case["picks"]), str(case["picks_differing"])
-        )
+        length = (str(case["rows"]), f"{case['seconds']:g}")
+        table.add_row(case["stream"], *length, *distances, str(case["picks"]), str(case["picks_differing"]))
     return table
 
 

@@ -43,7 +43,7 @@ class StepGraph(nn.Module):
         """Inputs of the right shapes with ``rows`` rows."""
         config = self.model.config
         chunk = torch.zeros(rows, 3, config.chunk_samples)
-        state = [tensor for _, tensor in named(self.model.initial_state(rows))]
+        state = [tensor for _, tensor in named(self.model.initial_state(rows, chunk))]
         return (chunk, torch.ones_like(chunk, dtype=torch.bool), torch.zeros(rows, dtype=torch.bool), *state)
 
 

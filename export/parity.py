@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -21,10 +21,13 @@ from picker.spec import PickerSpec
 from picker.stepper import Stepper
 
 TOLERANCE = 1e-3
-"""Largest difference of probability that passes."""
+"""Largest difference of probability that passes, of a graph in float32."""
+TOLERANCES = {"fp32": TOLERANCE, "fp16": 1e-2, "bf16": 2e-2}
+"""The same by precision: the products with weights are rounded to 11 bits in fp16, and to 8 in bf16."""
+PRECISION_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 PICK_TOLERANCE_SAMPLES = 1.0
 """A pick is the same if it lies within one sample (10 ms)."""
-CASES = ((3, 600.0), (1, 120.0), (64, 60.0))
+CASES = ((3, 600.0), (1, 120.0), (64, 60.0), (256, 20.48))
 """Rows and seconds of each comparison; many rows hold quiet, events, saturation, gaps, NaN and resets."""
 REGROUP_CHUNKS = 16
 """How long a batch stays as it is: about 10 s."""
@@ -42,15 +45,18 @@ class Comparison:
     percentile_99_9: float
     picks: int
     picks_differing: int
+    tolerance: float = TOLERANCE
+    stream: str = "synthetic"
 
     @property
     def passed(self) -> bool:
         """Within tolerance, and the same picks."""
-        return self.largest_difference <= TOLERANCE and self.picks_differing == 0
+        return self.largest_difference <= self.tolerance and self.picks_differing == 0
 
     def __str__(self) -> str:
+        of = "" if self.stream == "synthetic" else f" of {self.stream}"
         return (
-            f"{self.rows} {'station' if self.rows == 1 else 'stations'} x {self.seconds:.0f} s: "
+            f"{self.rows} {'station' if self.rows == 1 else 'stations'} x {self.seconds:.0f} s{of}: "
             f"largest difference {self.largest_difference:.1e}, {self.picks_differing} of {self.picks} picks differ"
         )
 
@@ -94,49 +100,82 @@ def streamed(stepper: Stepper, stream: Stream, seed: int = 0) -> NDArray[np.floa
     return out
 
 
-def differing(spec: PickerSpec, expected: NDArray[Any], found: NDArray[Any]) -> tuple[int, int]:
+def differing(
+    spec: PickerSpec, expected: NDArray[Any], found: NDArray[Any], tolerance: float = TOLERANCE
+) -> tuple[int, int]:
     """Number of picks expected in all rows, and of picks that have no counterpart on the other side."""
     total = wrong = 0
     for row in range(len(expected)):
         here, there = (decide(spec, side[row].astype(np.float32)) for side in (expected, found))
         total += len(here)
-        wrong += sum(not _has(spec, pick, there) for pick in here) + sum(not _has(spec, pick, here) for pick in there)
+        wrong += sum(not _has(spec, pick, there, tolerance) for pick in here)
+        wrong += sum(not _has(spec, pick, here, tolerance) for pick in there)
     return total, wrong
 
 
-def _has(spec: PickerSpec, pick: Pick, others: list[Pick]) -> bool:
+def _has(spec: PickerSpec, pick: Pick, others: list[Pick], tolerance: float) -> bool:
     """Whether the pick is among the others; one whose probability only just reaches the threshold need not be."""
-    if pick.probability - spec.thresholds[pick.phase] <= TOLERANCE:
+    if pick.probability - spec.thresholds[pick.phase] <= tolerance:
         return True
     return any(o.phase == pick.phase and abs(o.sample - pick.sample) <= PICK_TOLERANCE_SAMPLES for o in others)
 
 
 def compare(model: Picker, stepper: Stepper, rows: int, seconds: float, seed: int = 0) -> Comparison:
     """Compare engine and network on a synthetic stream."""
-    stream = synthetic_stream(rows, seconds, stepper.spec.chunk_samples, seed)
-    expected, found = reference(model, stream), streamed(stepper, stream)
-    distance = np.abs(expected - found)
-    picks, wrong = differing(stepper.spec, expected, found)
+    return compare_on(model, stepper, synthetic_stream(rows, seconds, stepper.spec.chunk_samples, seed), seconds)
+
+
+def compare_on(
+    model: Picker, stepper: Stepper, stream: Stream, seconds: float, name: str = "synthetic", seed: int = 0
+) -> Comparison:
+    """Compare engine and network on any stream; the tolerance is that of the graph's precision."""
+    expected, found = reference(model, stream), streamed(stepper, stream, seed)
+    distance, tolerance = np.abs(expected - found), TOLERANCES[precision_of(stepper.spec)]
+    picks, wrong = differing(stepper.spec, expected, found, tolerance)
     return Comparison(
-        rows=rows,
+        rows=len(stream.samples),
         seconds=seconds,
         largest_difference=float(distance.max()),
         percentile_99_9=float(np.percentile(distance, 99.9)),
         picks=picks,
         picks_differing=wrong,
+        tolerance=tolerance,
+        stream=name,
     )
 
 
-def prove(model: Picker, stepper: Stepper, progress: Progress = lambda line: None) -> dict[str, Any]:
-    """The content of ``parity.json``: every case, the tolerances and the verdict."""
-    comparisons = []
+def precision_of(spec: PickerSpec) -> str:
+    """Precision of a graph's products with weights."""
+    return str(spec.provenance.get("precision", "fp32"))
+
+
+def prove(
+    model: Picker,
+    stepper: Stepper,
+    progress: Progress = lambda line: None,
+    *,
+    digest: str | None = None,
+    engine: str = "ONNX Runtime CPU",
+    recorded: Sequence[tuple[str, Stream]] = (),
+) -> dict[str, Any]:
+    """The content of ``parity.json``: every case, the tolerances and the verdict.
+
+    ``digest`` is that of the bundle which is proved, ``recorded`` real streams with their names.
+    """
+    comparisons, chunk_s = [], stepper.spec.chunk_samples / stepper.spec.sampling_rate_hz
     for rows, seconds in CASES:
         comparisons.append(comparison := compare(model, stepper, rows, seconds, seed=rows))
         progress(f"parity, {comparison}")
+    for name, stream in recorded:
+        comparison = compare_on(model, stepper, stream, stream.reset.shape[1] * chunk_s, name)
+        comparisons.append(comparison)
+        progress(f"parity, {comparison}")
+    precision = precision_of(stepper.spec)
     return {
+        "digest": digest,
         "reference": "PyTorch float64, whole stream at once",
-        "engine": "ONNX Runtime CPU float32, chunk by chunk, in changing batches",
-        "tolerance": TOLERANCE,
+        "engine": f"{engine} {PRECISION_NAMES[precision]}, chunk by chunk, in changing batches",
+        "tolerance": TOLERANCES[precision],
         "pick_tolerance_samples": PICK_TOLERANCE_SAMPLES,
         "comparisons": [asdict(comparison) for comparison in comparisons],
         "passed": all(comparison.passed for comparison in comparisons),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,10 @@ class Bundle:
 
 
 def load_bundle(folder: str | Path) -> Bundle:
-    """Read a bundle folder; raises BundleError that names what is missing or wrong."""
+    """Read a bundle folder; raises BundleError that names what is missing or wrong.
+
+    A bundle that was cut short or changed after it was proved is refused by the digest in its proof of parity.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise BundleError(f"{folder}: no such bundle folder; set the key `bundle` to a folder that holds {MODEL}")
@@ -44,5 +48,28 @@ def load_bundle(folder: str | Path) -> Bundle:
         text = (folder / SPEC).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise BundleError(f"{folder / SPEC}: not UTF-8 text ({error}); export the bundle again") from error
-    digest = hashlib.sha256((folder / MODEL).read_bytes() + text.encode()).hexdigest()
-    return Bundle(folder=folder, spec=PickerSpec.from_json(text, str(folder / SPEC)), digest=digest)
+    spec, digest = PickerSpec.from_json(text, str(folder / SPEC)), bundle_digest(folder)
+    _check_proof(folder, digest)
+    return Bundle(folder=folder, spec=spec, digest=digest)
+
+
+def bundle_digest(folder: Path) -> str:
+    """See Bundle.digest."""
+    return hashlib.sha256((folder / MODEL).read_bytes() + (folder / SPEC).read_bytes()).hexdigest()
+
+
+def _check_proof(folder: Path, digest: str) -> None:
+    """Raise BundleError where ``parity.json`` is broken, says that the proof failed, or proves other files."""
+    path = folder / PARITY
+    try:
+        proof = json.loads(path.read_text(encoding="utf-8"))
+        proved, passed = proof.get("digest"), proof.get("passed", True)
+    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
+        raise BundleError(f"{path}: not a proof of parity ({error}); export the bundle again") from error
+    if not passed:
+        raise BundleError(f"{path}: says that the graph is not the network; export the bundle again")
+    if proved not in (None, digest):
+        raise BundleError(
+            f"{path}: proves the parity of {str(proved)[:8]}, and {MODEL} with {SPEC} are {digest[:8]}: one of them "
+            "was cut short or changed; copy the bundle again or export it again"
+        )

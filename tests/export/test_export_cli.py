@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from pymseed import MS3TraceList
 from untrained import untrained
 
 from export.cli import main
@@ -42,8 +46,15 @@ def test_build(run_folder: Path, bundle: Bundle, tmp_path: Path) -> None:
     assert built_bundle.spec.name == "mine"
     assert built_bundle.spec.thresholds == {"P": 0.3, "S": 0.25}
     lines = built.stdout.splitlines()
-    assert len(lines) == 4, built.stdout
     assert "parity, 3 stations x 60 s: largest difference" in lines[1]
+    summary = " ".join("\n".join(lines[3:-1]).split())
+    for words in (
+        "operators ",
+        "parameters ",
+        " a station-second",
+        f"{built_bundle.spec.state_bytes:,} bytes a station",
+    ):
+        assert words in summary, built.stdout
     assert built_bundle.label in lines[-1]
 
 
@@ -55,6 +66,27 @@ def test_verify(bundle: Bundle, run_folder: Path, capsys: pytest.CaptureFixture[
     assert said.err == ""
     assert f"Parity of {bundle.label}" in said.out
     assert "parity holds" in said.out
+
+
+@pytest.mark.usefixtures("short_proof")
+def test_verify_on_records_keeps_the_proof(
+    bundle: Bundle, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A recorded stream is compared as well; the proof names it and the bundle, which opens as before."""
+    folder, file = shutil.copytree(bundle.folder, tmp_path / "copy"), tmp_path / "day.mseed"
+    noise = np.random.default_rng(0).normal(0, 500, (3, 6000)).astype(np.int32)
+    traces = MS3TraceList()
+    for component, values in zip("ZNE", noise, strict=True):
+        traces.add_data(f"FDSN:XX_ABC__H_H_{component}", values, "i", 100.0, starttime=10**18)
+    traces.to_file(str(file))
+    arguments = ["verify", str(folder), "--checkpoint", str(run_folder), "--records", str(file), "--seconds", "60"]
+    assert main([*arguments, "--write"]) == 0
+    assert "1 station x 60 s of day.mseed" in capsys.readouterr().out
+    proof = json.loads((folder / "parity.json").read_text())
+    assert [case["stream"] for case in proof["comparisons"]] == ["synthetic", "synthetic", "day.mseed"]
+    assert proof["digest"] == bundle.digest == load_bundle(folder).digest
+    assert main([*arguments, "--engine", "tensorrt"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_verify_with_another_checkpoint(bundle: Bundle, tmp_path: Path) -> None:
@@ -77,7 +109,7 @@ def test_describe(bundle: Bundle, model: torch.nn.Module) -> None:
         assert word in answer.stdout
 
 
-@pytest.mark.parametrize("command", ["build", "verify", "describe"])
+@pytest.mark.parametrize("command", ["build", "verify", "describe", "plan"])
 def test_help_teaches(command: str) -> None:
     """Each command's help has an example to copy."""
     answer = export(command, "--help")
@@ -116,6 +148,7 @@ def test_without_the_extra_help_works_and_commands_name_it(tmp_path: Path) -> No
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert without("--help").returncode == 0
+    assert "no such bundle folder" in without("plan", str(tmp_path / "none")).stderr
     answer = without("describe", str(tmp_path))
     assert answer.returncode == 2
     assert "pip install 'onset[export]'" in answer.stderr
