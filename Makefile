@@ -10,10 +10,10 @@ DEMO := .venv-demo/bin/python
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean mosquitto
+.PHONY: help demo test check bench chaos soak fuzz latency clean mosquitto
 
 help: ## Print this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s%s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s%s\n", $$1, $$2 }'
 
 demo: .venv-demo ## Pick real earthquakes live on this machine, from SeedLink to MQTT (under 5 minutes, installation included)
 	$(DEMO) -m demo.run
@@ -30,6 +30,18 @@ check: .venv ## Check format, lint, types and import rules (no tests)
 
 bench: .venv/.bench ## Measure how many stations one core serves in real time, beside PhaseNet
 	$(DEV) benchmarks/stream_cpu.py
+
+chaos: .venv mosquitto ## Hold picks under kills, cuts and bad data against an undisturbed run (10 minutes)
+	PYTHONPATH=. $(DEV) benchmarks/chaos.py
+
+soak: .venv mosquitto ## Send a day of 20 stations through the daemon and watch its memory (up to an hour)
+	PYTHONPATH=. $(DEV) benchmarks/soak.py
+
+fuzz: .venv mosquitto ## Throw 200,000 mutated records and packets, and hostile peers, at the daemon (5 minutes)
+	PYTHONPATH=. $(DEV) benchmarks/fuzz.py
+
+latency: .venv mosquitto ## Measure the time from packet to acknowledged pick, 200 stations on this machine (6 minutes)
+	PYTHONPATH=. $(DEV) benchmarks/latency.py
 
 clean: ## Remove the environments, caches and everything else that these targets made
 	rm -rf .venv .venv-demo demo/out build dist *.egg-info
