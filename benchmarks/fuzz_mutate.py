@@ -50,14 +50,6 @@ def same_length(record: bytes, chance: random.Random, others: Sequence[bytes]) -
     return mutated(record, chance, others)[: len(record)].ljust(len(record), b"\0")
 
 
-def mutated_body(record: bytes, chance: random.Random) -> bytes:
-    """The same behind the header: SeedLink 3 finds the end of a packet by the record's header."""
-    out = bytearray(record)
-    for _ in range(chance.choice((1, 1, 2, 4, 8))):
-        out[chance.randrange(HEADER_BYTES, len(out))] = chance.randrange(256)
-    return bytes(out)
-
-
 def _place(out: bytearray, chance: random.Random) -> int:
     last = min(len(out), HEADER_BYTES) if chance.random() < 0.7 else len(out)
     return chance.randrange(max(1, last))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from fuzz_mutate import mutated, mutated_body, mutated_header, same_length, seeds
+from fuzz_mutate import mutated, mutated_header, same_length, seeds
 from pymseed import MS3Record, PymseedError
 from rig import HOST
 from rig_peer import packet, peer
@@ -31,8 +31,7 @@ from streamer.seedlink_settings import SeedLinkSettings, Selection
 
 HANG_S = 20.0
 """A record or a connection that takes longer is a hang: the process ends with the place where it stood."""
-PACKETS_A_CONNECTION = {3: 5, 4: 50}
-"""Few where a broken header may end the connection: what comes behind it is not read."""
+PACKETS_A_CONNECTION = 50
 STATION = b"XX_ONE"
 
 
@@ -143,13 +142,10 @@ def _batch(
     """Packets of one connection, the last with a wrong header, and what their payloads hold."""
     pieces: list[bytes] = []
     known: set[tuple[int, int, float, str]] = set()
-    last = PACKETS_A_CONNECTION[version] - 1
+    last = PACKETS_A_CONNECTION - 1
     for number in range(last + 1):
         original = chance.choice(sound)
-        if version == 4:
-            payload = mutated(original, chance, sound)
-        else:
-            payload = mutated_body(original, chance) if number < last else same_length(original, chance, sound)
+        payload = (mutated if version == 4 else same_length)(original, chance, sound)
         known |= truth(payload) | truth(original)
         kind = b"3D" if payload[:2] == b"MS" else b"2D"
         piece = packet(version, number + 1, payload, STATION, kind)

@@ -9,6 +9,7 @@ from streamer.station_events import (
     NewChannel,
     NewStation,
     NoUsableChannel,
+    OddDirections,
     StationEvent,
     TooManyStations,
     VerticalOnly,
@@ -29,6 +30,8 @@ def announce(event: StationEvent) -> None:
             _log.info("channel joined its station", station=str(station), channel=channel)
         case VerticalOnly(station):
             _log.warning("station has only a vertical: S picks will be rare", station=str(station))
+        case OddDirections(station):
+            _log.warning("directions of components cannot be true: they are left as they are", station=str(station))
         case DroppedChannel(nslc, reason) if reason in EXPECTED_REASONS:
             _log.info("channel not used", channel=str(nslc), reason=reason)
         case DroppedChannel(nslc, reason):

@@ -14,7 +14,8 @@ are H and L (seismometer, high and low gain), N (accelerometer) and P (geophone)
 | 1 2 | - | 1 | 2 | no vertical |
 | Z 1, Z 2, Z 3 | Z | 1 | 2 or 3 | the set is read as Z 1 2 until a 3 without a 1 says otherwise |
 
-No azimuth is applied: the picker was trained with horizontals of any direction.
+The components are turned to up, north and east where StationXML says how they point (``streamer.orientation``), else
+they stay as they are: the picker was trained with horizontals of any direction.
 """
 
 from __future__ import annotations

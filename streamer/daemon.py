@@ -108,7 +108,7 @@ class Daemon:
         keep: bool = False,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        stations = settings.stations
+        stations, known = settings.stations, settings.stations.known()
         policy = StationPolicy(
             component_wait_s=stations.component_wait_s, interpolate_s=stations.interpolate_s, hold_s=stations.hold_s
         )
@@ -127,7 +127,7 @@ class Daemon:
             return Picking(
                 bundle,
                 settings.picks.rules(bundle.spec),
-                Stations(policy, stations.prefer),
+                Stations(policy, stations.prefer, known=known),
                 Engine(stepper),
                 self.publisher.put,
                 self.metrics,

@@ -15,6 +15,7 @@ from picker.decision import PhaseRule
 from streamer.announce import announce
 from streamer.chunk import Chunk, StationKey
 from streamer.engine import Engine
+from streamer.instant import sample_time_ns
 from streamer.metrics import Metrics
 from streamer.origin import Origin
 from streamer.payload import PickReport, reported_channel
@@ -174,10 +175,13 @@ class Picking:
         spec, station = self._bundle.spec, tracked.chunk.station
         codes = self._channels(station)
         valid = {name: codes[name] for name in tracked.crossing.components if name in codes} or codes
+        channel = reported_channel(tracked.pick.phase, valid.get("Z"), [valid[c] for c in "NE" if c in valid])
+        crossed_ns = sample_time_ns(tracked.crossing.sample, tracked.crossing.time_shift_ns)
         return PickReport(
             pick=tracked.pick,
             station=station,
-            channel=reported_channel(tracked.pick.phase, valid.get("Z"), [valid[c] for c in "NE" if c in valid]),
+            channel=channel,
+            coordinates=self.stations.place(station.channel(channel[-1]), crossed_ns),
             time_shift_ns=tracked.time_shift_ns,
             bundle_label=self._bundle.label,
             bundle_digest=self._bundle.digest,

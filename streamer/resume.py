@@ -18,6 +18,7 @@ SPREAD_NS = 300_000_000_000
 MOST_CHANNELS = 20_000
 MOST_STATIONS = 10_000
 LATEST_NS = 2**62
+V3_NUMBERS = 1 << 24
 LARGEST_SEQUENCE = 2**64 - 1
 
 
@@ -61,6 +62,19 @@ class ResumePoint:
             self.stations[origin.station] = StationPosition(
                 origin.sequence, origin.protocol, record.start_ns, received_ns
             )
+
+    def pass_over(self, station: str, sequence: int | None, protocol: str) -> None:
+        """A packet of ``station`` has come that holds nothing to use: go on behind it.
+
+        Only where its number follows the station's last one: the name in a broken packet may be wrong, and a number
+        further on would leave out data of that station.
+        """
+        last = self.stations.get(station)
+        if last is None or last.protocol != protocol:
+            return
+        following = last.sequence + 1
+        if sequence == (following % V3_NUMBERS if protocol == "3" else following):
+            self.stations[station] = last._replace(sequence=sequence)
 
     @property
     def received_ns(self) -> int | None:

@@ -20,11 +20,10 @@ from typing import NamedTuple
 
 from streamer.inventory import Inventory
 from streamer.record import Nslc, Record
-from streamer.resume import ChannelPosition, ResumePoint, StationPosition
+from streamer.resume import V3_NUMBERS, ChannelPosition, ResumePoint, StationPosition
 
 NEWER_NS = 30_000_000_000
 """A server whose list shows data so much beyond our last packet has something for us."""
-V3_NUMBERS = 1 << 24
 TOLERANCE_SAMPLES = 2
 MOST_LOST = 3
 """Connections in a row that end without anything new before another way is tried."""

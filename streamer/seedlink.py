@@ -131,8 +131,9 @@ class SeedLinkReader:
                 else:
                     recovery.ended(error)
                 raise
-            self._came_back(connection)
-            recovery.heard(packet.station_id)
+            if not connection.unreadable:
+                self._came_back(connection)
+                recovery.heard(packet.station_id)
             await self._take(packet, connection.protocol)
             recovery.judge()
 
@@ -140,22 +141,24 @@ class SeedLinkReader:
         """Deliver a packet's records, then tell ``on_packet``: so packets are told in the order of delivery."""
         now_ns, taken = self._clock_ns(), False
         try:
-            await self._deliver_packet(packet, protocol, now_ns)
+            if not await self._deliver_packet(packet, protocol, now_ns):
+                self._recovery.point.pass_over(packet.station_id, packet.seqnum, protocol)
             taken = True
         finally:
             if self._on_packet is not None:
                 self._on_packet(packet, protocol, now_ns, taken)
 
-    async def _deliver_packet(self, packet: SeedLinkPacket, protocol: str, now_ns: int) -> None:
+    async def _deliver_packet(self, packet: SeedLinkPacket, protocol: str, now_ns: int) -> int:
         """Decode a packet and deliver its records; this much is finished even when ``stop`` comes meanwhile.
 
-        Raises Ended before a record is delivered that would leave behind what can still be had.
+        Returns how many there were. Raises Ended before a record is delivered that would leave behind what can still
+        be had.
         """
         self._metrics.packets.labels(self.settings.address).inc()
         if packet.payload_format not in MINISEED_FORMATS:
             self._refuse(packet, BadRecord("not_miniseed", f"payload of format {packet.payload_format!r}"))
-            return
-        self._delivering = True
+            return 0
+        self._delivering, count = True, 0
         try:
             for count, (record, following) in enumerate(pairwise(chain(self._usable(packet), (None,))), 1):
                 assert record is not None
@@ -167,6 +170,7 @@ class SeedLinkReader:
                     await asyncio.sleep(0)
         finally:
             self._delivering = False
+        return count
 
     async def _take_record(self, record: Record, now_ns: int, origin: Origin) -> None:
         self._metrics.records.labels(self.settings.address).inc()

@@ -15,7 +15,8 @@ from seedlink_client import Protocol, SeedLinkAuthError, SeedLinkError, SeedLink
 from picker.errors import ConfigError
 from streamer.errors import RemoteError
 from streamer.inventory import Inventory, Offer, Wanted, parse_v3, parse_v4
-from streamer.resumption import V3_NUMBERS, Kind, Plan
+from streamer.resume import V3_NUMBERS
+from streamer.resumption import Kind, Plan
 from streamer.seedlink_client import NEVER_S, ResumeRefused, SeedLinkClient
 from streamer.seedlink_settings import SeedLinkSettings
 
@@ -81,6 +82,11 @@ class Connection:
     def secure(self) -> bool:
         """Whether TLS is spoken."""
         return self.settings.tls or self.settings.ca_file is not None
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether the last packet had no record that can be read (SeedLink 3, where the record names the station)."""
+        return self._client.unreadable > 0
 
     @property
     def takes_times(self) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, model_validator
 
 from picker.errors import ConfigError
 from streamer.capture.settings import CaptureSettings
@@ -17,9 +17,15 @@ from streamer.mqtt_settings import MqttSettings as MqttSettings
 from streamer.pick_settings import PickSettings
 from streamer.section import Section
 from streamer.seedlink_settings import SeedLinkSettings
+from streamer.station_xml import KnownChannels, read_station_xml
 from streamer.status_settings import MuteSettings, StatusSettings
 
 Preference = Annotated[str, StringConstraints(pattern=r"^[A-Z?]{2}$")]
+
+
+def _listed(value: Any) -> Any:
+    """One file is a list of one."""
+    return [value] if isinstance(value, str | Path) else value
 
 
 class BundleSettings(Section):
@@ -57,6 +63,15 @@ class StationSettings(Section):
         min_length=1,
         description="Band and instrument codes, best first, ? for any; where a station has several, one is picked.",
     )
+    metadata: Annotated[tuple[Path, ...], BeforeValidator(_listed)] = Field(
+        default=(),
+        description="FDSN StationXML file or list of files: components are turned by their azimuths and dips, picks "
+        "have coordinates. Relative paths count from the settings file; read at the start.",
+    )
+
+    def known(self) -> KnownChannels:
+        """What the files of ``metadata`` say. Raises ConfigError."""
+        return read_station_xml(self.metadata)
 
 
 class OutboxSettings(Section):
@@ -193,8 +208,10 @@ def _absolute(settings: Settings, folder: Path) -> Settings:
         {} if section.path is None else {"path": folder / section.path.expanduser()}
         for section in (settings.outbox, settings.snapshot, settings.capture)
     )
+    metadata = tuple(folder / path.expanduser() for path in settings.stations.metadata)
     return settings.model_copy(
         update={
+            "stations": settings.stations.model_copy(update={"metadata": metadata}),
             "outbox": settings.outbox.model_copy(update=outbox),
             "snapshot": settings.snapshot.model_copy(update=snapshot),
             "capture": settings.capture.model_copy(update=capture),

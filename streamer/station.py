@@ -26,8 +26,9 @@ refuse data from the future and to stamp chunks. Each policy is counted under it
 | numbered orientation that contradicts the set known so far | dropped | ``component_conflict`` | |
 
 "Behind" is measured in data delivered: a component is behind by what the fullest component holds beyond its last
-settled sample. So a gap of an hour in all components makes none of them late. A chunk has one ``time_shift_ns``, that
-of its first component with data; the others may lie up to one slot away from it. Spikes and sentinel values are data.
+settled sample. So a gap of an hour in all components makes none of them late. Components that are sampled at instants
+of their own lie up to half a slot off the grid, each by its own shift: ``Chunk.shifts_ns``; ``time_shift_ns`` is that
+of the first one with data. Spikes and sentinel values are data.
 """
 
 from __future__ import annotations
@@ -240,6 +241,7 @@ class Station:
             reset=reset,
             data_complete_ns=self.last_now_ns,
             flags=_flags(columns, valid, reset),
+            shifts_ns=tuple(column.time_shift_ns if column.valid.any() else None for column in columns),
             timing_quality=lowest(column.timing_quality for column in columns if column.valid.any()),
         )
 

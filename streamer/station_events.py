@@ -17,6 +17,13 @@ class NewStation:
 
 
 @dataclass(frozen=True)
+class OddDirections:
+    """StationXML has directions for a station's components that are far from right angles."""
+
+    station: StationKey
+
+
+@dataclass(frozen=True)
 class NewChannel:
     """A channel has joined a station that is already picked."""
 
@@ -55,4 +62,6 @@ class TooManyStations:
     limit: int
 
 
-StationEvent = NewStation | NewChannel | VerticalOnly | DroppedChannel | NoUsableChannel | TooManyStations
+StationEvent = (
+    NewStation | NewChannel | VerticalOnly | OddDirections | DroppedChannel | NoUsableChannel | TooManyStations
+)

@@ -12,20 +12,24 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from streamer.channels import DEFAULT_PREFERENCE, normalised, preference_rank, refusal
+from streamer.channels import COMPONENTS, DEFAULT_PREFERENCE, normalised, preference_rank, refusal
 from streamer.chunk import Chunk, StationKey
 from streamer.errors import BadRecord
+from streamer.orientation import turn, turned
 from streamer.record import Nslc, Record
+from streamer.resample import SLOT_NS
 from streamer.station import FUTURE_NS, Station, StationPolicy
 from streamer.station_events import (
     DroppedChannel,
     NewChannel,
     NewStation,
     NoUsableChannel,
+    OddDirections,
     StationEvent,
     TooManyStations,
     VerticalOnly,
 )
+from streamer.station_xml import KnownChannels, Place
 
 MOST_CHANNELS = 64
 """Channels a station may have; more are a broken or hostile source."""
@@ -56,11 +60,15 @@ class Stations:
         prefer: Sequence[str] = DEFAULT_PREFERENCE,
         choose_s: float = 3.0,
         max_stations: int = 5000,
+        known: KnownChannels | None = None,
     ) -> None:
         self.policy = policy or StationPolicy()
         self.prefer = tuple(prefer)
         self.choose_ns = round(choose_s * 1e9)
         self.max_stations = max_stations
+        self.known = known or KnownChannels()
+        """What StationXML says of channels."""
+        self._odd: set[StationKey] = set()
         self.sites: dict[tuple[str, str], Site] = {}
         self._own_counts: Counter[str] = Counter()
         self._events: list[StationEvent] = []
@@ -99,7 +107,7 @@ class Stations:
     def ready(self) -> list[Chunk]:
         """The chunks completed since the last call; those of one station are in time order."""
         touched, self._touched = self._touched, {}
-        return [chunk for station in touched.values() for chunk in station.ready()]
+        return [self._turned(chunk) for station in touched.values() for chunk in station.ready()]
 
     def flush(self) -> list[Chunk]:
         """End of data: every chunk still held, padded as invalid."""
@@ -107,7 +115,29 @@ class Stations:
             if site.station is None and site.held:
                 self._choose(site)
         self._touched = {}
-        return [chunk for site in self.sites.values() if site.station for chunk in site.station.flush()]
+        stations = [site.station for site in self.sites.values() if site.station]
+        return [self._turned(chunk) for station in stations for chunk in station.flush()]
+
+    def place(self, nslc: Nslc, time_ns: int) -> Place | None:
+        """Where a channel is at ``time_ns``, if that is known."""
+        epoch = self.known.at(nslc, time_ns)
+        return None if epoch is None else epoch.place
+
+    def _turned(self, chunk: Chunk) -> Chunk:
+        """``chunk`` with components that point up, north and east, where it is known how they do."""
+        if not self.known:
+            return chunk
+        key, time_ns = chunk.station, chunk.first_sample * SLOT_NS
+        station = self.sites[key.network, key.station].station
+        assert station is not None, "a station that made chunks exists"
+        letters = {component: letter for letter, component in station.orientations.items()}
+        epochs = [self.known.at(key.channel(letters.get(component, "")), time_ns) for component in COMPONENTS]
+        vertical, north, east = (None if epoch is None else epoch.direction for epoch in epochs)
+        matrix, odd = turn((vertical, north, east))
+        if odd and key not in self._odd:
+            self._odd.add(key)
+            self._events.append(OddDirections(key))
+        return chunk if matrix is None else turned(chunk, matrix)
 
     def restore(self, sites: dict[tuple[str, str], Site]) -> None:
         """Take up what a snapshot kept; waiting times are those of this object. Raises ValueError for nonsense."""

@@ -33,8 +33,8 @@ GAP_SPAN_S = 5.0
 class Crossing:
     """What a pick's identity rests on beside its phase: all revisions have the same.
 
-    ``time_shift_ns`` is that of the chunk which holds the sample that crossed, ``components`` those valid there, a part
-    of ``ZNE``. ``reported`` says whether a provisional pick was made of it.
+    ``time_shift_ns`` is that of the reported component in the chunk which holds the sample that crossed,
+    ``components`` those valid there, a part of ``ZNE``. ``reported`` says whether a provisional pick was made of it.
     """
 
     sample: int
@@ -47,8 +47,8 @@ class Crossing:
 class TrackedPick:
     """One revision of a pick, the chunk whose step decided it, flags and lowest timing quality of the data around it.
 
-    ``time_shift_ns`` is that of the chunk which holds the picked sample. ``reset_age_s`` is the data time from the
-    model's last fresh start to the pick.
+    ``time_shift_ns`` is that of the reported component in the chunk which holds the picked sample. ``reset_age_s`` is
+    the data time from the model's last fresh start to the pick.
     """
 
     pick: Pick
@@ -157,7 +157,7 @@ class Tracker:
         names = zip(self._spec.components, holder.valid, strict=True)
         return Crossing(
             sample=pick.crossed_sample,
-            time_shift_ns=holder.time_shift_ns,
+            time_shift_ns=holder.shift_ns(pick.phase),
             components="".join(name for name, valid in names if valid.any()),
             reported=reported,
         )
@@ -171,7 +171,7 @@ class Tracker:
             revision=2 if crossing.reported and status != "provisional" else 1,
             chunk=self._recent[-1],
             crossing=crossing,
-            time_shift_ns=self._holder(pick.sample).time_shift_ns,
+            time_shift_ns=self._holder(pick.sample).shift_ns(pick.phase),
             flags=self._flags(pick),
             timing_quality=lowest(chunk.timing_quality for chunk in self._around(pick, FLAG_SPAN_S)),
             reset_age_s=(pick.sample - (self._origin or 0)) / self._spec.sampling_rate_hz,
@@ -188,7 +188,8 @@ class Tracker:
             frozenset[str]().union(*(chunk.flags for chunk in self._around(pick, span_s)))
             for span_s in (FLAG_SPAN_S, GAP_SPAN_S)
         )
-        near = wider & {"gap", "reset"} and "gap" not in flags
+        back = {flag for flag in wider - flags if flag.startswith("missing_")}  # a component that is still away is none
+        near = (back or wider & {"gap", "reset"}) and "gap" not in flags
         return flags | {"gap_near"} if near else flags
 
     def _around(self, pick: Pick, span_s: float) -> list[Chunk]:

@@ -61,7 +61,7 @@ class Job:
         )
         self.cells = Cells(cell_length_ns(policy.component_wait_s))
         # Within a cell channels come one after the other: the instrument is chosen when all of the first are known.
-        self.stations = Stations(policy, settings.prefer, choose_s=self.cells.length_ns / 1e9)
+        self.stations = Stations(policy, settings.prefer, choose_s=self.cells.length_ns / 1e9, known=settings.known())
         self._chunk_s = bundle.spec.chunk_samples / bundle.spec.sampling_rate_hz
         self._source, self._write = setup.source, write
         self._picks: Counter[str] = Counter()

@@ -52,7 +52,7 @@ class Playback:
         self.picking = Picking(
             setup.bundle,
             setup.rules.default,
-            Stations(policy, settings.prefer),
+            Stations(policy, settings.prefer, known=settings.known()),
             Engine(setup.stepper),
             self._take,
             Metrics(),

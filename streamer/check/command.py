@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     settings = load_settings(args.config)
     broker = broker_of(settings.mqtt)
     broker.tls_context()
+    settings.stations.known()
     for server in settings.seedlink:  # what the user has to mend is said before anything is connected to
         server.auth()
         server.tls_context()

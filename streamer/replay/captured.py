@@ -25,7 +25,8 @@ UNCHANGED = ("shift", "virtual_stations", "delays", "jitter_s", "reorder", "repa
 def captured_timeline(settings: ReplaySettings) -> Timeline:
     """Lay out the captures ``settings.paths``; raises ConfigError where they hold nothing that can be served.
 
-    What the capturing reader left aside is left out: it came again. The pauses between packets are those of arrival,
+    What the capturing reader left aside is left out: it came again; so is a broken record of SeedLink 3 that does not
+    name its station, since clients ask by station. The pauses between packets are those of arrival,
     also where the clock was set back meanwhile: then none.
     """
     for name in UNCHANGED:
@@ -40,7 +41,7 @@ def captured_timeline(settings: ReplaySettings) -> Timeline:
     first_ns = last_ns = None
     for placed in capture:
         packet = placed.packet
-        if not packet.taken or (wanted is not None and placed.server != wanted):
+        if not packet.taken or not packet.station or (wanted is not None and placed.server != wanted):
             continue
         if first_ns is None or last_ns is None:
             first_ns, last_ns = packet.received_ns, packet.received_ns - 1

@@ -42,11 +42,11 @@ def test_mutated_records_never_give_wrong_samples(version: int, tmp_path: Path) 
 
 @pytest.mark.parametrize("version", [3, 4])
 def test_mutated_packets_never_give_wrong_samples(version: int, tmp_path: Path) -> None:
-    """Through a socket and the daemon's own reader: a broken header may end the connection, never mix up samples."""
+    """Through a socket and the daemon's own reader: only a broken packet header may end the connection."""
     result = fuzzed("packets", version, tmp_path)
     assert result["items"] >= ITEMS
     assert result["found"]["wrong"] == 0
-    assert result["found"]["packets_read"] > ITEMS / 2
+    assert result["found"]["packets_read"] > 0.95 * ITEMS
     assert result["found"]["accepted"] > ITEMS / 20
     assert result["slowest_s"] < LONGEST_S
 

@@ -180,6 +180,29 @@ def test_a_gap_nearby_is_flagged(at: int, flags: set[str]) -> None:
     assert one.reset_age_s == pytest.approx((64 * 9 + 40) / 100)
 
 
+@pytest.mark.parametrize(
+    ("away", "dead", "flags"),
+    [
+        (range(0, 6), "", {"gap_near"}),
+        (range(2, 5), "", {"gap_near"}),
+        (range(2, 5), "E", {"gap_near", "missing_E"}),
+        (range(2, 9), "", {"missing_N"}),
+        (range(2, CHUNKS), "", {"missing_N"}),
+        (range(0), "E", {"missing_E"}),
+        (range(0, 1), "", set()),
+    ],
+)
+def test_a_component_that_came_back_is_a_gap_nearby(away: range, dead: str, flags: set[str]) -> None:
+    """It lacked whole chunks up to five seconds before the crossing; one that is still away is told as missing."""
+    chunks = []
+    for i in range(CHUNKS):
+        lacking = dead + ("N" if i in away else "")
+        here = "".join(letter for letter in "ZNE" if letter not in lacking)
+        chunks.append(chunk(i, flags=tuple(f"missing_{letter}" for letter in lacking), valid=here))
+    (one,) = track(Tracker(spec(LOOKAHEAD)), chunks, probabilities({"P": [64 * 9 + 40]}, CHUNKS, LOOKAHEAD))
+    assert one.flags == flags
+
+
 def test_the_lowest_timing_quality_is_the_pick_s() -> None:
     """Of the second before and of the pick itself; none where no record says."""
     values = probabilities({"P": [64 * 9 + 40]}, CHUNKS, LOOKAHEAD)

@@ -131,7 +131,7 @@ async def test_missed_data_are_fetched_after_a_reconnect_in_version_3() -> None:
 async def test_record_that_breaks_the_protocol_again_and_again_is_given_up() -> None:
     """SeedLink 3 without a readable record length: after two fruitless attempts the reader asks for new data only."""
 
-    poison = b"\x00" * RECORD_BYTES
+    poison = bytes(16 * RECORD_BYTES)
     async with (
         scripted_seedlink(3, play([RECORDS[0], poison]), play([RECORDS[0], poison]), play([RECORDS[0], poison]),
                           play(RECORDS[2:5])) as server,

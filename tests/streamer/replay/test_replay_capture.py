@@ -59,10 +59,10 @@ def mixed() -> list[CapturedPacket]:
 
 @pytest.mark.parametrize("compressed", [False, True])
 async def test_packets_come_as_they_came(tmp_path: Path, compressed: bool) -> None:
-    """Order, numbers, formats and bytes are those captured, damaged packets and repetitions too; the aside is not."""
+    """Order, numbers and bytes are those captured, damaged and repeated ones too, aside and nameless not."""
     packets = mixed()
-    aside = packets[10]._replace(taken=False)
-    path = write_capture(tmp_path / "c", [*packets[:10], aside, *packets[10:]])
+    aside, nameless = packets[10]._replace(taken=False), packets[10]._replace(station="", payload=bytes(512))
+    path = write_capture(tmp_path / "c", [*packets[:10], aside, nameless, *packets[10:]])
     if compressed:
         from streamer.capture.folder import compress
 
