@@ -142,6 +142,21 @@ class Decider:
         still_open = [phase for phase, state in self._phases.items() if state.candidate is not None]
         return [self._close(phase, end, end, self._phases[phase].previous) for phase in still_open]
 
+    def quiet(self, samples: float) -> bool:
+        """Whether nothing is open or above its threshold, and no pick lies in the last ``samples`` decided upon."""
+        return all(
+            state.candidate is None
+            and state.armed
+            and (state.last is None or self._next is None or self._next - state.last.sample > samples)
+            for state in self._phases.values()
+        )
+
+    def abandon(self) -> None:
+        """Forget the candidates that are open; each phase must fall below its threshold before the next one opens."""
+        for state in self._phases.values():
+            if state.candidate is not None:
+                state.candidate, state.armed = None, False
+
     def _idle(self, phase: str, values: list[float]) -> bool:
         """Whether these probabilities change nothing: no candidate is open, none can open, none is being waited out."""
         state = self._phases[phase]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from picker.errors import ConfigError
+from streamer.compare_live import listen
 from streamer.instant import utc_ns
 
 DESCRIPTION = """\
@@ -27,6 +28,7 @@ EXAMPLES = """\
 examples:
   streamer compare live.jsonl replayed.jsonl               the same picks at the same times, or exit status 1
   streamer compare --tolerance-s 0.05 old.jsonl new.jsonl  times may differ by 0.05 s
+  streamer compare --config onset.toml --for-s 3600        what the daemon and its shadow publish in this hour
 
 exit status: 0 every pick has its partner within --tolerance-s; 1 not so; 2 something to mend, said in one line
 """
@@ -84,8 +86,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = DESCRIPTION, EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("a", type=Path, metavar="A", help="picks as JSON lines")
-    add("b", type=Path, metavar="B", help="the other picks")
+    add("a", type=Path, nargs="?", metavar="A", help="picks as JSON lines")
+    add("b", type=Path, nargs="?", metavar="B", help="the other picks")
+    add("--config", type=Path, metavar="FILE",
+        help="instead of A and B: settings of a daemon; A are its picks and B those of its shadow, live")  # fmt: skip
+    add("--for-s", type=float, metavar="T", help="with --config: compare after T seconds (default: at Ctrl-C)")
     add("--tolerance-s", type=float, default=0.0, metavar="S",
         help="most that the times of a pair may differ for exit status 0 (default %(default)s)")  # fmt: skip
 
@@ -94,7 +99,13 @@ def run(args: argparse.Namespace) -> int:
     """Run ``streamer compare``; returns the exit status. Raises ConfigError for files that are no picks."""
     if not 0 <= args.tolerance_s <= MATCH_S:
         raise ConfigError(f"--tolerance-s {args.tolerance_s:g}: give seconds from 0 to {MATCH_S:g}")
-    comparison = compare(read_picks(args.a), read_picks(args.b))
+    if args.config is not None and args.a is None:
+        first, second = listen(args.config, args.for_s)
+        comparison = compare(picks_of(first, "picks"), picks_of(second, "picks of the shadow"))
+    elif args.config is None and args.b is not None and args.for_s is None:
+        comparison = compare(read_picks(args.a), read_picks(args.b))
+    else:
+        raise ConfigError("give two files of picks, or --config (and --for-s) alone")
     print("\n".join(report(comparison)))
     return 0 if comparison.within(args.tolerance_s) else 1
 
@@ -115,6 +126,11 @@ def read_picks(path: Path) -> list[ComparedPick]:
         raise ConfigError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
+    return picks_of(lines, str(path))
+
+
+def picks_of(lines: Iterable[str], source: str) -> list[ComparedPick]:
+    """The picks of JSON lines that come from ``source``, by time. Raises ConfigError that names the line."""
     last: dict[str, tuple[tuple[int, bool], dict[str, Any]]] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -126,12 +142,12 @@ def read_picks(path: Path) -> list[ComparedPick]:
             if message["id"] not in last or rank >= last[message["id"]][0]:
                 last[message["id"]] = rank, message
         except (ValueError, KeyError, TypeError):
-            raise ConfigError(f"{path}: line {number} is no pick of Onset; give JSON lines, not CSV") from None
+            raise ConfigError(f"{source}: line {number} is no pick of Onset; give JSON lines, not CSV") from None
     confirmed = (message for _, message in last.values() if _status(message) == "confirmed")
     try:
         return sorted(map(_compared, confirmed), key=lambda pick: (pick.time_ns, pick.key))
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise ConfigError(f"{path}: a pick lacks what is compared ({error!r})") from None
+        raise ConfigError(f"{source}: a pick lacks what is compared ({error!r})") from None
 
 
 def _status(message: dict[str, Any]) -> str:

@@ -20,31 +20,25 @@ import structlog
 from picker.bundle import Bundle
 from picker.stepper import Stepper
 from picker.version import installed_version
-from streamer.broker import Broker
+from streamer.assembly import make_model, make_picking, make_publisher, make_shadow_publisher
 from streamer.capture.recorder import recorder_of
 from streamer.endpoint import Endpoint
-from streamer.engine import Engine
 from streamer.health import Health
-from streamer.memory_outbox import MemoryOutbox
-from streamer.message import Source
 from streamer.metrics import Metrics
-from streamer.outbox import Limits, Outbox
+from streamer.model_run import ModelRun
+from streamer.outbox import Outbox
 from streamer.picking import Picking
-from streamer.publisher import Publisher
 from streamer.resume import ResumePoint
-from streamer.retained import RetainedBoard
 from streamer.seedlink import SeedLinkReader
-from streamer.session import Delivery
-from streamer.settings import MqttSettings, OutboxSettings, Settings
+from streamer.settings import Settings
+from streamer.shadow import Shadow
+from streamer.shadow_service import ShadowService
 from streamer.snapshot import capture, resumed
 from streamer.snapshot_keeper import SnapshotKeeper
-from streamer.sqlite_outbox import SqliteOutbox
-from streamer.station import StationPolicy
 from streamer.station_status import StationReporter
-from streamer.station_watch import StationWatch
-from streamer.stations import Stations
 from streamer.status import report_status
 from streamer.status_message import ATTENTION, DaemonFacts
+from streamer.swap import Swap
 
 PICKING_S = 2.5
 """From the request to stop until what was received must be worked off."""
@@ -54,48 +48,11 @@ PUBLISHING_S = 3.5
 _log = structlog.get_logger(__name__)
 
 
-def broker_of(settings: MqttSettings) -> Broker:
-    """The broker that the settings name; raises ConfigError where the password file cannot be read."""
-    broker = Broker(
-        host=settings.host,
-        port=settings.port,
-        protocol=settings.protocol,
-        username=settings.username,
-        password=settings.password(),
-        tls=settings.tls,
-        ca_file=settings.ca_file,
-        cert_file=settings.cert_file,
-        key_file=settings.key_file,
-    )
-    return broker if settings.client_id is None else replace(broker, client_id=settings.client_id)
-
-
-def limits_of(settings: OutboxSettings) -> Limits:
-    """How much the outbox of the settings holds and remembers."""
-    return Limits(
-        max_entries=settings.max_entries,
-        max_bytes=settings.max_bytes,
-        max_age_s=settings.max_age_h * 3600,
-        keep_acknowledged_s=settings.keep_acknowledged_h * 3600,
-    )
-
-
-def open_outbox(settings: OutboxSettings, clock_ns: Callable[[], int] = time.time_ns) -> Outbox:
-    """The outbox that the settings name, opened; raises ConfigError where its file cannot be used."""
-    limits, path = limits_of(settings), settings.file()
-    if path is None:
-        _log.warning("picks are held in memory alone: set outbox.path to keep them where the daemon is killed")
-        return MemoryOutbox(limits, clock_ns=clock_ns)
-    outbox = SqliteOutbox(path, limits, clock_ns=clock_ns)
-    _log.info("outbox opened", file=str(path), held=len(outbox))
-    return outbox
-
-
 class Daemon:
     """Everything that runs. Made before the event loop, so that wrong settings are known before anything starts.
 
     ``outbox`` is the one to publish from, the caller's to close; without one picks wait in memory. ``keep`` says
-    whether to resume from the snapshot that the settings name, and to keep it.
+    whether to resume from the snapshot that the settings name, and to keep it. ``shadow`` is the model of [shadow].
     """
 
     def __init__(
@@ -105,17 +62,15 @@ class Daemon:
         stepper: Stepper,
         *,
         outbox: Outbox | None = None,
+        shadow: tuple[Bundle, Stepper] | None = None,
         keep: bool = False,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        stations, known = settings.stations, settings.stations.known()
-        policy = StationPolicy(
-            component_wait_s=stations.component_wait_s, interpolate_s=stations.interpolate_s, hold_s=stations.hold_s
-        )
+        known = settings.stations.known()
         self.settings, self.metrics, self.clock_ns = settings, Metrics(), clock_ns
         self.finished = False
         """Whether all that was asked for before the end is done, save the orderly end of connections."""
-        self.publisher = self._publisher(outbox)
+        self.publisher = make_publisher(settings, outbox, self._facts, clock_ns)
         self._started = DaemonFacts(
             version=installed_version(),
             bundle_label=bundle.label,
@@ -124,27 +79,16 @@ class Daemon:
         )
 
         def picking() -> Picking:
-            return Picking(
-                bundle,
-                settings.picks.rules(bundle.spec),
-                Stations(policy, stations.prefer, known=known),
-                Engine(stepper),
-                self.publisher.put,
-                self.metrics,
-                guard_s=stations.guard_s,
-                station_rules=settings.picks.station_rules(bundle.spec),
-                provisional=settings.picks.provisional,
-                latency_high_s=settings.picks.latency_high_s,
-                clock_ns=clock_ns,
-                watch=StationWatch(settings.status.rate_rule(), settings.mute.rule),
-            )
+            return make_picking(settings, known, bundle, stepper, self.publisher.put, self.metrics, clock_ns)
 
         path = settings.snapshot.file() if keep else None
         self.picking = picking() if path is None else resumed(path, bundle, picking)
-        self.keeper = None if path is None else self._keeper(path, bundle)
+        self.keeper = None if path is None else self._keeper(path)
         self.recorder = recorder_of(settings, bundle.digest) if keep else None
         if self.recorder is not None:
             self.recorder.register(self.metrics)
+        self.shadow = None if shadow is None else self._shadow(*shadow)
+        self.picking.shadow = None if self.shadow is None else self.shadow.model
         self.readers = [
             SeedLinkReader(
                 server,
@@ -159,30 +103,53 @@ class Daemon:
         self.reporter = self._reporter()
         self.health = Health(self)
 
-    def _keeper(self, path: Path, bundle: Bundle) -> SnapshotKeeper:
+    def _keeper(self, path: Path) -> SnapshotKeeper:
         """Keeps the snapshot of the picking; metrics say how it fares."""
         keeper = SnapshotKeeper(
             path,
             self.settings.snapshot.every_s,
-            lambda: capture(self.picking, bundle, self.clock_ns()),
+            lambda: capture(self.picking, self.picking.model.bundle, self.clock_ns()),
             lambda: self.publisher.outbox.unwritten,
         )
         self.picking.between_rounds = keeper.between_rounds
         keeper.register(self.metrics)
         return keeper
 
-    def _publisher(self, outbox: Outbox | None) -> Publisher:
-        settings = self.settings
-        return Publisher(
-            broker_of(settings.mqtt),
-            Source(agencyID=settings.agency, author=settings.author),
-            outbox,
-            topic_root=settings.mqtt.topic_root,
-            delivery=Delivery(message_expiry_s=settings.mqtt.message_expiry_s),
-            board=RetainedBoard(settings.status.most_per_s),
-            about=self._facts,
-            clock_ns=self.clock_ns,
+    def _shadow(self, bundle: Bundle, stepper: Stepper) -> ShadowService:
+        """The model of [shadow] and its way to the broker."""
+        picks = self.settings.shadow.picks(self.settings.picks)
+        model = make_model(self.settings, picks, bundle, stepper, self.clock_ns)
+        facts = replace(self._started, bundle_label=bundle.label, bundle_digest=bundle.digest)
+        publisher = make_shadow_publisher(self.settings, lambda: facts, self.clock_ns)
+        service = ShadowService(Shadow(model, publisher.put), publisher)
+        service.register(self.metrics)
+        return service
+
+    @property
+    def swapping(self) -> bool:
+        """Whether another model is about to take over."""
+        return self.picking.swap is not None
+
+    def swap(self, settings: Settings, bundle: Bundle, stepper: Stepper) -> None:
+        """Let ``bundle`` take over when it is warm, with its thresholds and the warm-up of ``settings``.
+
+        Raises ConfigError where the thresholds do not fit the bundle.
+        """
+        picks = self.settings.picks.model_copy(
+            update={"thresholds": settings.picks.thresholds, "stations": settings.picks.stations}
         )
+        successor = make_model(self.settings, picks, bundle, stepper, self.clock_ns)
+        taken = self.settings.model_copy(update={"bundle": settings.bundle, "picks": picks})
+
+        def done(model: ModelRun) -> None:
+            self.settings = taken
+            self._started = replace(self._started, bundle_label=model.bundle.label, bundle_digest=model.bundle.digest)
+            _log.info("bundle swapped", bundle=model.bundle.label, digest=model.bundle.digest[:12])
+
+        swap = Swap(self.picking.model, successor, settings.bundle.warm_up_s, done)
+        self.picking.swap = swap
+        _log.info("bundle warms up", bundle=bundle.label, stations=len(self.picking.trackers),
+                  warm_up_s=settings.bundle.warm_up_s)  # fmt: skip
 
     def _reporter(self) -> StationReporter:
         """Tells how the stations are; metrics say so too."""
@@ -220,6 +187,7 @@ class Daemon:
                     self.reporter.run(self.publisher.status_topic, self._facts), name="station status"
                 )
                 keeper = tasks.create_task(self.keeper.run(), name="snapshots") if self.keeper else None
+                shadow = tasks.create_task(self.shadow.run(), name="shadow") if self.shadow else None
                 if self.recorder is not None:
                     tasks.create_task(self.recorder.run(), name="capture")
                 picking = tasks.create_task(self.picking.run(), name="picking")
@@ -237,8 +205,9 @@ class Daemon:
                     self.recorder.stop(flushed=worked_off and self.keeper is None, hurry=True)
                 publisher.cancel()
                 status.cancel()
-                if keeper is not None:
-                    keeper.cancel()
+                for task in (keeper, shadow):
+                    if task is not None:
+                        task.cancel()
         return held
 
     async def _finish(self, readers: list[asyncio.Task[None]], picking: asyncio.Task[None]) -> int:
@@ -255,7 +224,9 @@ class Daemon:
                 task.cancel()
         await asyncio.gather(ending, return_exceptions=True)
         left_s = begun_s + PUBLISHING_S - time.monotonic()
-        held, _ = await asyncio.gather(self.publisher.drain(left_s), self._keep_last(picking, left_s))
+        held, _, _ = await asyncio.gather(
+            self.publisher.drain(left_s), self._keep_last(picking, left_s), self._drain_shadow(left_s)
+        )
         self.finished = True
         return held
 
@@ -263,6 +234,10 @@ class Daemon:
         """One more snapshot, where the picking came to its end and is nowhere in between."""
         if self.keeper is not None and picking.done() and not picking.cancelled():
             await self.keeper.last(timeout_s)
+
+    async def _drain_shadow(self, timeout_s: float) -> None:
+        if self.shadow is not None:
+            await self.shadow.drain(timeout_s)
 
     async def _end_picking(self, readers: list[asyncio.Task[None]]) -> None:
         await asyncio.wait(readers)

@@ -95,7 +95,7 @@ class Health:
         daemon = self._daemon
         picking, outbox = daemon.picking, daemon.publisher.outbox
         self._worked.note(picking.worked_off, now_s)
-        if self._stepped.note(picking.engine.counts["steps"], now_s):
+        if self._stepped.note(picking.steps, now_s):
             self._worked_at_step = picking.worked_off
         flowing = picking.worked_off > self._worked_at_step and now_s - self._worked.at_s < FLOWING_S
         return {

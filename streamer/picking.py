@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 from typing import NamedTuple
@@ -15,14 +15,16 @@ from picker.decision import PhaseRule
 from streamer.announce import announce
 from streamer.chunk import Chunk, StationKey
 from streamer.engine import Engine
-from streamer.instant import sample_time_ns
 from streamer.metrics import Metrics
+from streamer.model_run import ModelRun
 from streamer.origin import Origin
-from streamer.payload import PickReport, reported_channel
+from streamer.payload import PickReport
 from streamer.record import Record
 from streamer.resume import ResumePoint
+from streamer.shadow import Shadow
 from streamer.station_watch import StationWatch
 from streamer.stations import Stations
+from streamer.swap import Swap
 from streamer.tracker import TrackedPick, Tracker
 
 QUEUE_RECORDS = 4096
@@ -43,7 +45,7 @@ class Arrival(NamedTuple):
 
 
 class Picking:
-    """Owns the stations, their trackers and the engine. ``run`` is its task; ``end`` lets it finish what it has."""
+    """Owns the stations and the models that pick on them. ``run`` is its task; ``end`` lets it finish what it has."""
 
     def __init__(
         self,
@@ -63,25 +65,31 @@ class Picking:
         between_rounds: Callable[[], None] | None = None,
         watch: StationWatch | None = None,
     ) -> None:
-        self.stations, self.engine = stations, engine
-        self.counts: Counter[str] = Counter()
-        """What trackers count: picks by phase and status, ``guard``, ``clash``, ``discontinuity``."""
+        self.stations = stations
+        self.model = ModelRun(
+            bundle,
+            rules,
+            engine,
+            guard_s=guard_s,
+            rules_of=station_rules,
+            provisional=provisional,
+            latency_high_s=latency_high_s,
+            clock_ns=clock_ns,
+        )
+        """The model whose picks are published; a swap replaces it."""
+        self.shadow: Shadow | None = None
+        self.swap: Swap | None = None
+        """The hand-over to another model, while there is one; to be set between two rounds."""
         self.taken = self.worked_off = 0
         """Records taken from the queue, and those whose round is complete: stepped and handed over."""
-        self._bundle, self._rules, self._guard_s = bundle, rules, guard_s
-        self._rules_of = station_rules or (lambda station: rules)
-        self._provisional, self._latency_high_s = provisional, latency_high_s
         self._publish, self._metrics, self._clock_ns, self._most_rows = publish, metrics, clock_ns, most_rows
         self._queue: asyncio.Queue[Arrival | None] = asyncio.Queue(QUEUE_RECORDS)
-        self.trackers: dict[StationKey, Tracker] = {}
         self.watch = watch
         """What is told of stations beside their picks, and which picks are held back."""
         self.between_rounds = between_rounds
         """Called when nothing is half done; whoever gives it keeps the state, and the end is not that of the data."""
         self.worked: dict[str, ResumePoint] = {}
         """By server: up to where records are worked off, as opposed to received."""
-        self._step_ns = (0, 0)
-        """When the last call of the graph began and ended."""
 
     @property
     def depth(self) -> int:
@@ -91,7 +99,31 @@ class Picking:
     @property
     def phases(self) -> tuple[str, ...]:
         """Phases that are picked."""
-        return tuple(self._rules)
+        return self.model.phases
+
+    @property
+    def engine(self) -> Engine:
+        """That of the model."""
+        return self.model.engine
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What its trackers count."""
+        return self.model.counts
+
+    @property
+    def trackers(self) -> Mapping[StationKey, Tracker]:
+        """Those of the model."""
+        return self.model.trackers
+
+    @property
+    def steps(self) -> int:
+        """Chunks stepped, those of a successor too."""
+        return self.engine.counts["steps"] + (self.swap.successor.engine.counts["steps"] if self.swap else 0)
+
+    def tracker(self, station: StationKey) -> Tracker:
+        """The model's tracker of ``station``, made where there is none."""
+        return self.model.tracker(station)
 
     async def deliver(self, record: Record, received_ns: int, origin: Origin | None = None) -> None:
         """Hand a record over; waits where the queue is full."""
@@ -113,13 +145,17 @@ class Picking:
                     if origin is not None:
                         self.worked.setdefault(origin.server, ResumePoint()).note(record, received_ns, origin)
                 await self._pick(executor, self.stations.ready())
+                if self.swap is not None and (ended or self.swap.done):
+                    self._end_swap(self.swap)
                 self.worked_off += len(arrivals)
-                if self.between_rounds is not None:
+                if self.between_rounds is not None and self.swap is None:
                     self.between_rounds()
             if self.between_rounds is None:
                 await self._pick(executor, self.stations.flush())
                 for tracker in self.trackers.values():
-                    self._hand_over(tracker.flush())
+                    self._hand_over(self.model, tracker.flush())
+            if self.shadow is not None:
+                self.shadow.flush(self.stations)
 
     async def _take(self) -> tuple[list[Arrival], bool]:
         """The records that wait, one at least unless the end has come, and whether it has."""
@@ -136,75 +172,68 @@ class Picking:
         for event in self.stations.events():
             announce(event)
         self._metrics.chunks.inc(len(chunks))
-        loop = asyncio.get_running_loop()
-        for batch in batches(chunks, self._most_rows):
-            started_ns = self._clock_ns()
-            results = await loop.run_in_executor(executor, self.engine.step, batch)
-            self._step_ns = started_ns, self._clock_ns()
-            self._metrics.step_s.observe((self._step_ns[1] - started_ns) / 1e9)
-            for chunk, probabilities in zip(batch, results, strict=True):
-                if self.watch is not None:
-                    self.watch.chunk(chunk)
-                self._hand_over(self.tracker(chunk.station).feed(chunk, probabilities))
+        rounds = batches(chunks, self._most_rows)
+        for batch in rounds:
+            await self._primary(executor, batch)
+        if self.shadow is not None:  # after all picks of the first model: it must not delay them
+            for batch in rounds:
+                behind = self.depth > QUEUE_RECORDS // 2
+                await self.shadow.feed(executor, batch, self.stations, give_way=behind)
 
-    def tracker(self, station: StationKey) -> Tracker:
-        """The tracker of ``station``, made where there is none."""
-        tracker = self.trackers.get(station)
-        if tracker is None:
-            tracker = self.trackers[station] = Tracker(
-                self._bundle.spec,
-                self._rules_of(station),
-                guard_s=self._guard_s,
-                provisional=self._provisional,
-                counts=self.counts,
-            )
-        return tracker
+    async def _primary(self, executor: ThreadPoolExecutor, batch: Sequence[Chunk]) -> None:
+        """The chunks, at most one a station, through the model that picks their station, and its successor's if any."""
+        if self.watch is not None:
+            for chunk in batch:
+                self.watch.chunk(chunk)
+        swap = self.swap  # a request may come while a call of the graph is awaited
+        if swap is None:
+            await self._feed(executor, self.model, batch)
+            return
+        swap.note(batch)
+        waiting = [chunk for chunk in batch if chunk.station not in swap.handed]
+        await self._feed(executor, self.model, waiting)
+        try:
+            await self._feed(executor, swap.successor, batch, only=swap.handed)
+        except Exception as error:
+            self._hand_over(swap.successor, swap.abort(error))
+            self.swap = None
+            await self._feed(executor, self.model, [chunk for chunk in batch if chunk.station in swap.handed])
+            return
+        for chunk in waiting:
+            self._hand_over(self.model, swap.fed(chunk))
 
-    def _hand_over(self, tracked: Sequence[TrackedPick]) -> None:
+    async def _feed(
+        self,
+        executor: ThreadPoolExecutor,
+        model: ModelRun,
+        batch: Sequence[Chunk],
+        only: Collection[StationKey] | None = None,
+    ) -> None:
+        """Step ``batch`` and hand over what ``model`` picks, of the stations ``only`` where they are given."""
+        if not batch:
+            return
+        results = await model.step(executor, batch)
+        self._metrics.step_s.observe(model.step_s)
+        for chunk, probabilities in zip(batch, results, strict=True):
+            tracked = model.tracker(chunk.station).feed(chunk, probabilities)
+            if only is None or chunk.station in only:
+                self._hand_over(model, tracked)
+
+    def _end_swap(self, swap: Swap) -> None:
+        self._hand_over(self.model, swap.finish())
+        self.model, self.swap = swap.successor, None
+        swap.on_done(self.model)
+
+    def _hand_over(self, model: ModelRun, tracked: Sequence[TrackedPick]) -> None:
         for one in tracked:
             if self.watch is not None and not self.watch.pick(one):
                 continue
-            report = self._report(one)
+            report = model.report(one, self.stations)
             self._publish(report)
             if one.status != "confirmed":
                 continue  # a pick counts once, whatever is said of it before
             self._metrics.picks.labels(one.pick.phase).inc()
             self._metrics.latency_s.labels(one.pick.phase).observe((self._clock_ns() - report.time_ns) / 1e9)
-
-    def _report(self, tracked: TrackedPick) -> PickReport:
-        spec, station = self._bundle.spec, tracked.chunk.station
-        codes = self._channels(station)
-        valid = {name: codes[name] for name in tracked.crossing.components if name in codes} or codes
-        channel = reported_channel(tracked.pick.phase, valid.get("Z"), [valid[c] for c in "NE" if c in valid])
-        crossed_ns = sample_time_ns(tracked.crossing.sample, tracked.crossing.time_shift_ns)
-        return PickReport(
-            pick=tracked.pick,
-            station=station,
-            channel=channel,
-            coordinates=self.stations.place(station.channel(channel[-1]), crossed_ns),
-            time_shift_ns=tracked.time_shift_ns,
-            bundle_label=self._bundle.label,
-            bundle_digest=self._bundle.digest,
-            lookahead_s=spec.lookahead_samples / spec.sampling_rate_hz,
-            rule=self._rules_of(station)[tracked.pick.phase],
-            data_complete_ns=tracked.chunk.data_complete_ns,
-            step_started_ns=self._step_ns[0],
-            step_ended_ns=self._step_ns[1],
-            flags=tracked.flags,
-            revision=tracked.revision,
-            status=tracked.status,
-            crossed_shift_ns=tracked.crossing.time_shift_ns,
-            reset_age_s=tracked.reset_age_s,
-            timing_quality=tracked.timing_quality,
-            measures=tracked.measures,
-            latency_high_s=self._latency_high_s,
-        )
-
-    def _channels(self, key: StationKey) -> dict[str, str]:
-        """Channel code of each component that the station is known to have."""
-        station = self.stations.sites[key.network, key.station].station
-        assert station is not None, "a station that made chunks exists"
-        return {component: key.band_instrument + letter for letter, component in station.orientations.items()}
 
 
 def batches(chunks: Sequence[Chunk], most: int) -> list[list[Chunk]]:

@@ -9,17 +9,19 @@ import os
 import signal
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import structlog
 
-from picker.bundle import Bundle, load_bundle
-from picker.errors import BundleError
-from picker.stepper import OnnxStepper
-from streamer.daemon import Daemon, broker_of, open_outbox
+from picker.bundle import Bundle
+from streamer.assembly import broker_of, open_outbox
+from streamer.daemon import Daemon
 from streamer.logs import configure_logs
+from streamer.model_files import open_model
+from streamer.reload import Reload
 from streamer.settings import Settings, load_settings
 from streamer.systemd import notify
 
@@ -28,8 +30,9 @@ Pick P and S on live SeedLink data and publish the picks over MQTT, until SIGTER
 
 A server or broker that is absent is not an error: it is tried again, and picks are held, in the file outbox.path where
 one is set (see configs/streamer.toml), so that a killed daemon does not lose them. On the first signal everything
-received is worked off and published (within 5 s, exit status 0); a second one exits at once. Wrong settings, a damaged
-bundle or an outbox that another daemon uses: one line that says what to mend, exit status 2."""
+received is worked off and published (within 5 s, exit status 0); a second one exits at once. SIGHUP reads the settings
+again and swaps to the bundle that they name, once it is warm (docs/operations.md). Wrong settings, a damaged bundle or
+an outbox that another daemon uses: one line that says what to mend, exit status 2."""
 
 EXAMPLES = """\
 examples:
@@ -40,6 +43,8 @@ examples:
 
 DEADLINE_S = 4.8
 """From the first signal to the end of the process, whatever happens."""
+THREADS = 64
+"""For what blocks: name look-ups and files."""
 ECHO_S = 0.2
 """A second signal this soon is the first one again: timeout(1) and others send it to the process and to its group."""
 
@@ -60,33 +65,24 @@ def run(args: argparse.Namespace) -> int:
     """Run ``streamer run``; returns the exit status. Raises OnsetError for what the user has to mend."""
     settings = load_settings(args.config)
     configure_logs(settings.log.format, settings.log.level)
-    bundle = load_bundle(settings.bundle.path)
-    stepper = open_stepper(bundle, settings.engine.threads)
+    make = _opened(settings)
     if args.check:
-        Daemon(settings, bundle, stepper)
-        print(summary(settings, bundle))
+        print(summary(settings, make().picking.model.bundle))
         return 0
     faulthandler.enable(2)  # the service manager ends what is stuck by SIGABRT: then the log says where it was
-    _log.info("starting", config=str(args.config), bundle=bundle.label, process=os.getpid())
     with closing(open_outbox(settings.outbox)) as outbox:
-        return asyncio.run(_serve(Daemon(settings, bundle, stepper, outbox=outbox, keep=True)))
+        daemon = make(outbox=outbox, keep=True)
+        del make  # the daemon alone holds its models, so that what it swaps away is freed
+        _log.info("starting", config=str(args.config), bundle=daemon.picking.model.bundle.label, process=os.getpid())
+        return asyncio.run(_serve(daemon, args.config))
 
 
-def open_stepper(bundle: Bundle, threads: int) -> OnnxStepper:
-    """The bundle's step graph, tried once; raises BundleError where this daemon cannot use it."""
-    spec = bundle.spec
-    for name, wanted in (("sampling_rate_hz", 100.0), ("components", "ZNE"), ("chunk_samples", 64)):
-        if getattr(spec, name) != wanted:
-            raise BundleError(f"{bundle.folder}: {name} is {getattr(spec, name)!r}, this Onset needs {wanted!r}")
-    stepper = OnnxStepper(bundle, threads)
-    chunk = np.zeros((1, len(spec.components), spec.chunk_samples), dtype=np.float32)
-    try:
-        probabilities, _ = stepper.step(chunk, chunk == 0, np.array([True]), stepper.fresh_state(1))
-    except Exception as error:
-        raise BundleError(f"{bundle.model_path}: a first step fails ({error}); export the bundle again") from error
-    if not np.isfinite(probabilities).all():
-        raise BundleError(f"{bundle.model_path}: a first step on zeros is not finite; export the bundle again")
-    return stepper
+def _opened(settings: Settings) -> partial[Daemon]:
+    """What makes the daemon of the settings, whose models are sound."""
+    bundle, stepper = open_model(settings.bundle.path, settings.engine.threads)
+    path = settings.shadow.path
+    shadow = None if path is None else open_model(path, settings.engine.threads)
+    return partial(Daemon, settings, bundle, stepper, shadow=shadow)
 
 
 def summary(settings: Settings, bundle: Bundle) -> str:
@@ -104,6 +100,8 @@ def summary(settings: Settings, bundle: Bundle) -> str:
         lines.append(f"seedlink  {server.address} (version {server.protocol}): {streams}")
     broker = broker_of(settings.mqtt)
     lines.append(f"mqtt      {broker.address} (version {broker.protocol}), topics under {settings.mqtt.topic_root}")
+    shadow = settings.shadow
+    lines.append(f"shadow    {f'{shadow.path}, topics under {shadow.topic_root}' if shadow.path else 'none'}")
     file = settings.outbox.file()
     lines.append(f"outbox    {file or 'in memory: picks that wait are lost where the daemon is killed'}")
     kept = settings.snapshot.file()
@@ -116,9 +114,12 @@ def summary(settings: Settings, bundle: Bundle) -> str:
     return "\n".join([*lines, "settings and bundle are sound"])
 
 
-async def _serve(daemon: Daemon) -> int:
+async def _serve(daemon: Daemon, config: Path) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    # Name services that do not answer hold a thread each: with the few of the default the disk would wait for them.
+    loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="blocking"))
+    reload = Reload(daemon, config)
     first_s = 0.0
 
     def on_signal(number: signal.Signals) -> None:
@@ -136,11 +137,15 @@ async def _serve(daemon: Daemon) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
+    loop.add_signal_handler(signal.SIGHUP, reload.request)
+    reloading = asyncio.create_task(reload.run(), name="reload")
     try:
         held = await daemon.run(stop, on_serving=_say_ready)
     except ExceptionGroup:
         _log.critical("a part of the daemon has failed: this is a fault of Onset", exc_info=True)
         return 1
+    finally:
+        reloading.cancel()
     _log.info("stopped", picks_not_delivered=held)
     return 0
 

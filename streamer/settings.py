@@ -17,6 +17,7 @@ from streamer.mqtt_settings import MqttSettings as MqttSettings
 from streamer.pick_settings import PickSettings
 from streamer.section import Section
 from streamer.seedlink_settings import SeedLinkSettings
+from streamer.shadow_settings import ShadowSettings
 from streamer.station_xml import KnownChannels, read_station_xml
 from streamer.status_settings import MuteSettings, StatusSettings
 
@@ -32,6 +33,12 @@ class BundleSettings(Section):
     """[bundle]: the model that picks."""
 
     path: Path = Field(description="Folder of the model bundle; a relative path counts from the settings file.")
+    warm_up_s: float = Field(
+        default=120.0,
+        ge=0,
+        le=3600,
+        description="Data of a station that a new bundle sees, after a reload, before it picks there (s).",
+    )
 
 
 class EngineSettings(Section):
@@ -157,6 +164,7 @@ class Settings(Section):
     picks: PickSettings = Field(default_factory=PickSettings, description="How probabilities become picks.")
     mqtt: MqttSettings = Field(default_factory=MqttSettings, description="The broker that picks go to.")
     outbox: OutboxSettings = Field(default_factory=OutboxSettings, description="Where picks wait for the broker.")
+    shadow: ShadowSettings = Field(default_factory=ShadowSettings, description="A second model beside the first.")
     snapshot: SnapshotSettings = Field(
         default_factory=SnapshotSettings, description="What a daemon that was killed resumes from."
     )
@@ -174,6 +182,12 @@ class Settings(Section):
         for address in addresses:
             if addresses.count(address) > 1:
                 raise ValueError(f"two [[seedlink]] tables for {address}: put their streams into one")
+        return self
+
+    @model_validator(mode="after")
+    def _roots_differ(self) -> Settings:
+        if self.shadow.path is not None and self.shadow.topic_root == self.mqtt.topic_root:
+            raise ValueError("shadow.topic_root is mqtt.topic_root: the shadow's picks need topics of their own")
         return self
 
 
@@ -204,9 +218,9 @@ def _absolute(settings: Settings, folder: Path) -> Settings:
         server.model_copy(update=_files(server, folder, "ca_file", "password_file", "token_file"))
         for server in settings.seedlink
     )
-    outbox, snapshot, capture = (
+    outbox, snapshot, capture, shadow = (
         {} if section.path is None else {"path": folder / section.path.expanduser()}
-        for section in (settings.outbox, settings.snapshot, settings.capture)
+        for section in (settings.outbox, settings.snapshot, settings.capture, settings.shadow)
     )
     metadata = tuple(folder / path.expanduser() for path in settings.stations.metadata)
     return settings.model_copy(
@@ -215,6 +229,7 @@ def _absolute(settings: Settings, folder: Path) -> Settings:
             "outbox": settings.outbox.model_copy(update=outbox),
             "snapshot": settings.snapshot.model_copy(update=snapshot),
             "capture": settings.capture.model_copy(update=capture),
+            "shadow": settings.shadow.model_copy(update=shadow),
             "bundle": settings.bundle.model_copy(update={"path": folder / settings.bundle.path.expanduser()}),
             "seedlink": tuple(servers),
             "mqtt": settings.mqtt.model_copy(update=mqtt),

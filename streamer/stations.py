@@ -123,6 +123,12 @@ class Stations:
         epoch = self.known.at(nslc, time_ns)
         return None if epoch is None else epoch.place
 
+    def channels(self, key: StationKey) -> dict[str, str]:
+        """Channel code of each component that a station which made chunks is known to have."""
+        station = self.sites[key.network, key.station].station
+        assert station is not None, "a station that made chunks exists"
+        return {component: key.band_instrument + letter for letter, component in station.orientations.items()}
+
     def _turned(self, chunk: Chunk) -> Chunk:
         """``chunk`` with components that point up, north and east, where it is known how they do."""
         if not self.known:

@@ -47,6 +47,7 @@ class _Kept:
         self._failures = dict.fromkeys(FAILURES, 0)
         self._oldest_s, self._unwritten = 0.0, 0
         self._last_line: Counter[str] = Counter()
+        self._tasks = 0
 
     def register(self) -> None:
         daemon, metrics = self._daemon, self._daemon.metrics
@@ -54,6 +55,7 @@ class _Kept:
         metrics.add_counters("engine", "Work of the engine", lambda: self._engine, label="kind")
         metrics.add_counters("tracker", "Picks made by phase, and those not made", lambda: self._picking, label="kind")
         metrics.add_counters("publisher", "Work of the publisher", lambda: self._publisher, label="kind")
+        metrics.add_gauge("tasks", "Tasks of the event loop", lambda: self._tasks)
         metrics.add_gauge("queue_records", "Records that wait to be worked off", lambda: daemon.picking.depth)
         outbox = daemon.publisher.outbox
         metrics.add_gauge("outbox_picks", "Picks that wait for the broker", lambda: len(outbox))
@@ -72,6 +74,9 @@ class _Kept:
 
     def refresh(self) -> None:
         daemon = self._daemon
+        self._tasks = len(asyncio.all_tasks())
+        if daemon.shadow is not None:
+            daemon.shadow.refresh()
         self._stations = daemon.picking.stations.counts
         self._engine = Counter(daemon.picking.engine.counts)
         self._picking = Counter(daemon.picking.counts)

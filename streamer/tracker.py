@@ -127,6 +127,11 @@ class Tracker:
         """Decide what is still open: at the end of data, or before a fresh start."""
         return self._tracked(self.decider.finish()) if self._recent else []
 
+    def abandon(self) -> None:
+        """Forget what is open, as if it had never crossed; a phase must fall below its threshold before it crosses."""
+        self.decider.abandon()
+        self._crossings.clear()
+
     def _restart(self, origin: int) -> None:
         self.decider.reset()
         self._origin = origin

@@ -12,8 +12,8 @@ from picker.bundle import Bundle, load_bundle
 from picker.errors import ConfigError
 from picker.stepper import Stepper
 from streamer.message import Source
+from streamer.model_files import open_stepper
 from streamer.pick_settings import PickSettings, Thresholds
-from streamer.run import open_stepper
 from streamer.settings import Settings, StationSettings, load_settings
 from streamer.station_rules import StationRules
 

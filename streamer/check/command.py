@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from streamer.assembly import broker_of
 from streamer.check.peers import ServerAnswer, ask_broker, ask_server
 from streamer.check.report import show_broker, show_server
-from streamer.daemon import broker_of
 from streamer.settings import Settings, load_settings
 
 DESCRIPTION = """\

@@ -20,8 +20,8 @@ from onnx import numpy_helper
 from picker.bundle import load_bundle
 from picker.errors import BundleError
 from streamer.cli import COMMANDS, main
+from streamer.model_files import open_stepper
 from streamer.picking import Picking
-from streamer.run import open_stepper
 
 ROOT = Path(__file__).parents[2]
 

@@ -22,8 +22,9 @@ from prometheus_client import generate_latest
 
 from picker.bundle import load_bundle
 from picker.stepper import OnnxStepper
+from streamer.assembly import open_outbox
 from streamer.broker import Broker
-from streamer.daemon import Daemon, open_outbox
+from streamer.daemon import Daemon
 from streamer.publisher import Publisher
 from streamer.replay import ReplayServer, ReplaySettings
 from streamer.session import Delivery

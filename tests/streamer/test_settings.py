@@ -12,9 +12,9 @@ from tiny_bundle import write_tiny_bundle
 from picker.bundle import load_bundle
 from picker.decision import PhaseRule
 from picker.errors import ConfigError
+from streamer.assembly import broker_of, limits_of
 from streamer.broker import Broker
 from streamer.chunk import StationKey
-from streamer.daemon import broker_of, limits_of
 from streamer.outbox import Limits
 from streamer.pick_settings import PickSettings
 from streamer.section import Section

@@ -68,6 +68,7 @@ def test_unit_and_daemon_agree(unit: Unit) -> None:
         MqttSettings.model_fields["password_env"].default,
         SeedLinkSettings.model_fields["password_name"].default,
     ]
+    assert service["ExecReload"] == "/bin/kill -HUP $MAINPID", "what streamer/reload.py answers"
     assert int(service["RestartSec"].removesuffix("s")) > 0
     assert unit["Unit"]["StartLimitIntervalSec"] == "0"
 
