@@ -22,6 +22,7 @@ from picker.model.cell import (
     untouched,
 )
 from picker.model.config import ModelConfig
+from picker.model.picker import Picker
 from pretrain.tfla import exponential_kernel, kernel_chunk, sigmoid_kernel
 
 PACKAGE = "mlstm_kernels"
@@ -117,6 +118,28 @@ def check_sizes(config: ModelConfig, samples: int | None = None) -> None:
         )
 
 
+def kernels_fit(config: ModelConfig, samples: int) -> bool:
+    """Whether the kernels are installed and take this network and windows of so many samples."""
+    try:
+        check_installed()
+        check_sizes(config, samples)
+    except ConfigError:
+        return False
+    return True
+
+
+def compile_picker(model: Picker) -> None:
+    """``torch.compile`` the parts of a picker, in place, for the shapes they meet (see ``compile_objective``)."""
+    _backward_without_autocast()
+    for part in (model.normalizer, model.encoder, model.unet, model.head):
+        part.compile(dynamic=False)
+
+
+def _backward_without_autocast() -> None:
+    if hasattr(functorch, "backward_pass_autocast"):
+        functorch.backward_pass_autocast = "off"
+
+
 def compile_objective(objective: nn.Module, backend: str = "inductor") -> list[str]:
     """``torch.compile`` the parts of an objective that are worth it, in place; returns their names.
 
@@ -126,9 +149,8 @@ def compile_objective(objective: nn.Module, backend: str = "inductor") -> list[s
     Sets, for the whole process, that backward is compiled without autocast, as it runs where nothing is compiled: by
     default what was kept in float32 on the way there would come back through products in bfloat16.
     """
-    if hasattr(functorch, "backward_pass_autocast"):
-        functorch.backward_pass_autocast = "off"
-    compiled = []
+    _backward_without_autocast()
+    names = []
     for name, part in objective.named_modules():
         if name in WHOLE:
             part.compile(dynamic=False, fullgraph=False, backend=backend)
@@ -137,5 +159,5 @@ def compile_objective(objective: nn.Module, backend: str = "inductor") -> list[s
             part.compile(backend=backend)
         else:
             continue
-        compiled.append(name)
-    return compiled
+        names.append(name)
+    return names

@@ -30,13 +30,19 @@ def soft_labels(windows: Windows, sampling_rate_hz: float = 100.0) -> Tensor:
     return torch.cat([onsets, (1 - onsets.sum(1, keepdim=True)).clamp(min=0.0)], 1)
 
 
-def pick_loss(logits: Tensor, windows: Windows, lookahead_samples: int) -> Tensor:
-    """Cross-entropy with soft labels; logits (B, 3, W) are ``lookahead_samples`` late. Returns a scalar, float32."""
+def pick_loss(
+    logits: Tensor, windows: Windows, lookahead_samples: int, phase_weights: tuple[float, float] = (1.0, 1.0)
+) -> Tensor:
+    """Cross-entropy with soft labels; logits (B, 3, W) are ``lookahead_samples`` late. Returns a scalar, float32.
+
+    ``phase_weights`` multiply the weight of samples at an onset of P and of S.
+    """
     keep = logits.shape[-1] - lookahead_samples
     target = soft_labels(windows)[..., :keep]
     # A sample counts only where at least one component has data.
     trust = (windows.trust * windows.valid.any(1))[..., :keep]
-    weight = trust * (1 + (ONSET_WEIGHT - 1) * (1 - target[:, 2]))
+    extra = torch.tensor([ONSET_WEIGHT * factor - 1 for factor in phase_weights], device=target.device)
+    weight = trust * (1 + (extra[:, None] * target[:, :2]).sum(1))
     log_probability = torch.log_softmax(logits.float(), 1)[..., lookahead_samples:]
     entropy = -(target * log_probability).sum(1)
     return (entropy * weight).sum() / weight.sum().clamp(min=1.0)

@@ -12,7 +12,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -28,14 +28,12 @@ from picker.model.checkpoint import save_picker
 from picker.model.config import PRESETS
 from pretrain.bank import Bank
 from pretrain.data import Trace, load_pack
-from pretrain.data.trace import LABELLED, NOISE, PSEUDO, TRAIN, TUNE
+from pretrain.data.folds import label_fraction
+from pretrain.data.trace import LABELLED, NOISE, PSEUDO, SIMULATED, TRAIN, TUNE
 from pretrain.selfsupervised.monitor.journal import finite, forget_after
-from pretrain.settings import TrainSettings
+from pretrain.settings import SHARES, TrainSettings
 from pretrain.trainer import Trainer
 from pretrain.validate import summary, validate
-
-SHARES = {"manual": 0.35, "auto": 0.12, "manual_lowq": 0.05, "pseudo": 0.30, "noise": 0.18}
-"""How often each kind of trace is drawn: analysts' picks most, whatever their number."""
 
 REHEARSED_STEPS = 3
 
@@ -64,16 +62,19 @@ examples:
     pretrain train train.npz runs/first --batch 64 --steps 9000 --compile"""
 
 
-def folds_of(pack: str) -> tuple[list[Trace], list[Trace]]:
-    """Traces to learn from and traces to judge by; raises ConfigError where a pack lacks labels in either fold."""
-    traces = load_pack(pack, folds=(TRAIN, TUNE), kinds=(LABELLED, PSEUDO, NOISE))
+def folds_of(settings: TrainSettings) -> tuple[list[Trace], list[Trace]]:
+    """Traces to learn from and traces to judge by; raises ConfigError where the packs lack labels in either fold."""
+    packs = (settings.pack, *settings.more)
+    traces = [t for pack in packs for t in load_pack(pack, folds=(TRAIN, TUNE), kinds=(LABELLED, PSEUDO, NOISE))]
     learn = [trace for trace in traces if trace.fold == TRAIN]
-    # Picks of doubtful quality serve as weak labels, but do not judge.
-    judge = [trace for trace in traces if trace.fold == TUNE and trace.status != "manual_lowq"]
+    if settings.label_fraction < 1:
+        learn = label_fraction(learn, settings.label_fraction, settings.seed)
+    # Picks of doubtful quality and simulated ones serve as weak labels, but do not judge.
+    judge = [trace for trace in traces if trace.fold == TUNE and trace.status not in ("manual_lowq", SIMULATED)]
     for fold, chosen in ((TRAIN, learn), (TUNE, judge)):
         if not any(trace.labels for trace in chosen):
             raise ConfigError(
-                f"{pack}: no labelled trace in fold {fold}; pack more events, or another --tune-share, "
+                f"{settings.pack}: no labelled trace in fold {fold}; pack more events, or another --tune-share, "
                 "with `pretrain pack`"
             )
     return learn, judge
@@ -87,18 +88,19 @@ def train(
     Returns the summary of the last validation, empty where there was none. Raises ConfigError where the pack or the
     folder does not fit, OnsetError where training diverges.
     """
-    learn, judge = folds_of(settings.pack)
+    learn, judge = folds_of(settings)
     trainer = Trainer(settings, folder, device)
     if (folder / "last.pt").is_file():
         trainer.resume()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "settings.json").write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
     forget_after(folder / "log.jsonl", trainer.step)
-    bank, figures = Bank(learn, SHARES, device), {}
+    bank, figures = Bank(learn, settings.drawn, device), {}
     began = time.monotonic() - trainer.spent_s
     with _bar() as bar, (folder / "log.jsonl").open("a", encoding="utf-8") as log:
         task = bar.add_task("", total=settings.steps, completed=trainer.step)
-        while trainer.progress < 1 and not stop():
+        _say(bar.console, trainer.kernels)
+        while not trainer.over and not stop():
             loss, norm = trainer.train_step(bank)
             trainer.spent_s = time.monotonic() - began
             bar.update(task, completed=trainer.step)
@@ -106,7 +108,7 @@ def train(
             if trainer.step % settings.log_every == 0:
                 entry = {"loss": loss.item(), "gradient_norm": norm.item(), "skipped_steps": trainer.skipped}
                 bar.update(task, description=f"loss {entry['loss']:.4f}")
-            if trainer.step % settings.validate_every == 0 or trainer.progress >= 1:
+            if trainer.step % settings.validate_every == 0 or trainer.over:
                 figures = _validated(trainer, judge)
                 entry |= figures
                 trainer.save()
@@ -114,7 +116,7 @@ def train(
             if entry:
                 when = {"step": trainer.step, "seconds": round(trainer.spent_s, 1)}
                 print(json.dumps(finite(when | entry)), file=log, flush=True)
-    if trainer.progress < 1:
+    if not trainer.over:
         trainer.save()
         so_far = f"stopped at step {trainer.step} of {settings.steps} and saved"
         _say(bar.console, f"{so_far}; the same command goes on from {folder / 'last.pt'}")
@@ -134,12 +136,15 @@ def _say(console: Console, line: str) -> None:
 
 def _validated(trainer: Trainer, judge: list[Trace]) -> dict[str, float]:
     """Score the averaged weights on the tune fold; the best become ``picker.safetensors``."""
-    with trainer.averaged.applied(trainer.model):
+    # Compiled parts would be compiled anew for every length of record.
+    with trainer.averaged.applied(trainer.model), torch.compiler.set_stance("force_eager"):
         figures = summary(validate(trainer.model, judge, trainer.device))
+        trainer.stale += 1
         if figures["f1"] > trainer.best:
-            trainer.best = figures["f1"]
+            trainer.best, trainer.stale = figures["f1"], 0
             asked = asdict(trainer.settings)
             asked |= {key: Path(asked[key]).name for key in ("pack", "initial") if asked[key] is not None}
+            asked["more"] = [Path(pack).name for pack in asked["more"]]
             provenance = {"settings": asked, "step": trainer.step, "tune": finite(figures)}
             save_picker(trainer.folder / "picker.safetensors", trainer.model, provenance)
     return figures
@@ -147,14 +152,15 @@ def _validated(trainer: Trainer, judge: list[Trace]) -> dict[str, float]:
 
 def rehearse(settings: TrainSettings, device: torch.device) -> None:
     """A few steps and a validation that leave nothing behind, and what they say about the run."""
-    learn, judge = folds_of(settings.pack)
+    learn, judge = folds_of(settings)
     trainer, console = Trainer(settings, Path(), device), Console()
-    bank = Bank(learn, SHARES, device)
+    bank = Bank(learn, settings.drawn, device)
     times_s = [time.monotonic()]
     for _ in range(REHEARSED_STEPS):
         loss, _ = trainer.train_step(bank)
         times_s.append(time.monotonic())
-    validate(trainer.model, judge, device)
+    with torch.compiler.set_stance("force_eager"):
+        validate(trainer.model, judge, device)
     validation_s = time.monotonic() - times_s[-1]
     # The first step is slower than all that follow: memory is taken and kernels are made.
     step_s = (times_s[-1] - times_s[1]) / (REHEARSED_STEPS - 1)
@@ -179,6 +185,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("pack", metavar="PACK.npz", help="training pack made by `pretrain pack`")
     add("run_folder", type=Path, metavar="RUN", help="folder of the run; an interrupted run in it goes on")
     add("--preset", choices=sorted(PRESETS), default=default.preset, help="size of the model (%(default)s)")
+    add("--more", metavar="PACK.npz", action="append", default=[], help="a further pack; may be given again")
+    add(
+        "--share",
+        metavar="KIND=SHARE",
+        action="append",
+        default=[],
+        help=f"how often a kind of trace is drawn: {', '.join(f'{kind} {share}' for kind, share in SHARES.items())}",
+    )
+    add("--label-fraction", type=float, default=1.0, help="share of the analysts' events to learn from (%(default)s)")
     add("--initial", metavar="CHECKPOINT", help="start from the weights of a picker or of a pretrained backbone")
     add("--gate", choices=("sigmoid", "exponential"), default=default.gate, help="input gate (%(default)s)")
     add("--pooling", type=int, default=default.pooling, help="tokens a token of the next coarser level (%(default)s)")
@@ -187,14 +202,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--minutes", type=float, help="stop after this long; the learning rate follows")
     add("--batch", type=int, default=default.batch, help="windows a step (%(default)s)")
     add("--window-samples", type=int, default=default.window_samples, help="multiple of 64 (%(default)s)")
+    add("--windows", type=int, default=default.windows, help="windows in a row with a carried state (%(default)s)")
     add("--rate", type=float, default=default.rate, help="peak learning rate (%(default)s)")
+    add("--freeze-steps", type=int, default=default.freeze_steps, help="first steps for the head alone (%(default)s)")
+    add("--head-rate", type=float, default=default.head_rate, help="learning rate meanwhile (%(default)s)")
+    add("--layer-decay", type=float, default=default.layer_decay, help="rate of a layer over the next (%(default)s)")
+    add("--weight-p", type=float, default=default.weight_p, help="factor of the loss at P onsets (%(default)s)")
+    add("--weight-s", type=float, default=default.weight_s, help="factor of the loss at S onsets (%(default)s)")
     add("--dropout", type=float, default=default.dropout, help="(%(default)s)")
     add("--weight-decay", type=float, default=default.weight_decay, help="(%(default)s)")
     add("--seed", type=int, default=default.seed, help="seed of weights and batches (%(default)s)")
     add("--compile", action="store_true", help="torch.compile the model: slow start, faster steps")
     add("--validate-every", type=int, default=default.validate_every, help="steps between validations (%(default)s)")
+    add("--patience", type=int, default=0, help="end after so many validations without a better one (never)")
+    add("--no-tfla-kernels", dest="tfla_kernels", action="store_false", help="plain PyTorch on a GPU, too")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(here: %(default)s)")
     add("--dry-run", action="store_true", help=f"{REHEARSED_STEPS} steps and a validation: how long it will take")
+
+
+def shares_of(words: Sequence[str]) -> dict[str, float]:
+    """``KIND=SHARE`` words as numbers; raises ConfigError that names the one that is none."""
+    shares = {}
+    for word in words:
+        kind, _, share = word.partition("=")
+        try:
+            shares[kind] = float(share)
+        except ValueError as error:
+            raise ConfigError(f"--share {word}: write it as KIND=NUMBER, for example pseudo=0.2") from error
+    return shares
 
 
 def device_of(name: str) -> torch.device:
@@ -230,7 +265,8 @@ def stopped_by_signal() -> Iterator[Callable[[], bool]]:
 def run(arguments: argparse.Namespace) -> int:
     """Run ``pretrain train``."""
     names = TrainSettings.__dataclass_fields__.keys()
-    settings = TrainSettings(**{name: getattr(arguments, name) for name in names if hasattr(arguments, name)})
+    given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+    settings = TrainSettings(**given | {"more": tuple(arguments.more), "shares": shares_of(arguments.share)})
     device = device_of(arguments.device)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")

@@ -13,31 +13,29 @@ from torch import Tensor, nn
 from picker.errors import ConfigError, OnsetError
 from picker.model.checkpoint import load_picker
 from picker.model.config import preset
-from picker.model.picker import Picker
+from picker.model.picker import Picker, PickerState
+from picker.model.state import detach, named
+from picker.model.state import replace as replace_tensors
 from pretrain.augment import augment
 from pretrain.average import Averaged
-from pretrain.bank import Bank
+from pretrain.bank import Bank, Windows, split
+from pretrain.kernels import compile_picker, kernels_fit, use_kernels
 from pretrain.labels import pick_loss
 from pretrain.objectives.backbone import transfer
 from pretrain.objectives.backbone_file import is_backbone, load_backbone
+from pretrain.parameter_groups import freeze_backbone, parameter_groups
 from pretrain.settings import MAY_CHANGE, TrainSettings, rate_at
 
 MOST_SKIPPED = 20
 """A run ends when the gradient was not finite for this many steps in a row."""
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """AdamW groups: matrices decay, norms, biases and other vectors do not."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-
-
 class Trainer:
     """A run in progress: model, optimizer, averaged weights, random stream and the best validation so far.
 
-    ``step`` counts batches, ``skipped`` those whose gradient was not finite, ``spent_s`` is the time of the run over
-    all its parts, ``best`` the highest mean F1 of a validation.
+    ``kernels`` is the line that says which mLSTM runs. ``step`` counts batches, ``skipped`` those whose gradient was
+    not finite, ``spent_s`` is the time of the run over all its parts, ``best`` the highest mean F1 of a validation,
+    ``stale`` counts validations since.
     """
 
     def __init__(self, settings: TrainSettings, folder: Path, device: torch.device) -> None:
@@ -53,13 +51,18 @@ class Trainer:
         self.model = Picker(config).to(device)
         if settings.initial is not None:
             self._take_weights(settings.initial)
-        self.forward = torch.compile(self.model) if settings.compile else self.model
-        groups = parameter_groups(self.model, settings.weight_decay)
+        wanted = settings.tfla_kernels and device.type == "cuda" and kernels_fit(config, settings.window_samples)
+        self.kernels = use_kernels(self.model, config, device, wanted)
+        if settings.compile:
+            compile_picker(self.model)
+        groups = parameter_groups(self.model, settings.weight_decay, settings.layer_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, 0.98), fused=device.type == "cuda")
         self.averaged = Averaged(self.model, settings.average)
         self.generator = torch.Generator(device=device).manual_seed(settings.seed + 1)
         self.step, self.best, self.spent_s = 0, -1.0, 0.0
-        self.skipped, self.skipped_in_a_row = 0, 0
+        self.skipped, self.skipped_in_a_row, self.stale = 0, 0, 0
+        self._queue: list[Windows] = []
+        self._state: PickerState | None = None
 
     @property
     def progress(self) -> float:
@@ -68,19 +71,31 @@ class Trainer:
         by_time = self.spent_s / 60 / minutes if minutes is not None else 0.0
         return max(self.step / self.settings.steps, by_time)
 
+    @property
+    def over(self) -> bool:
+        """Whether the run is at its end, or has been without a better validation for too long."""
+        return self.progress >= 1 or 0 < self.settings.patience <= self.stale
+
     def train_step(self, bank: Bank) -> tuple[Tensor, Tensor]:
         """One batch; returns loss and gradient norm. A step whose gradient is not finite changes no weight.
 
         Raises OnsetError after ``MOST_SKIPPED`` of those in a row.
         """
         settings = self.settings
+        frozen = self.step < settings.freeze_steps
+        freeze_backbone(self.model, frozen)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(self.step, settings, self.progress)
-        with torch.no_grad():
-            windows = augment(bank, settings.batch, settings.window_samples, self.generator)
+            scale = group["scale"] if not frozen or group["distance"] == 0 else 0.0
+            group["lr"] = scale * rate_at(self.step, settings, self.progress)
+        windows = self._next(bank)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            logits, _ = self.forward(windows.waveform, windows.valid)
-        loss = pick_loss(logits, windows, self.model.config.lookahead_samples)
+            if self._state is None:
+                logits, after = self.model(windows.waveform, windows.valid)
+            else:
+                logits, after = self.model(windows.waveform, windows.valid, None, self._state)
+        self._state = detach(after) if self._queue else None
+        phase_weights = (settings.weight_p, settings.weight_s)
+        loss = pick_loss(logits, windows, self.model.config.lookahead_samples, phase_weights)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
@@ -92,6 +107,16 @@ class Trainer:
         else:
             self._skip()
         return loss.detach(), norm.detach()
+
+    @torch.no_grad()
+    def _next(self, bank: Bank) -> Windows:
+        """The next window of the sequences in work; of new ones, from a fresh state, where they are over."""
+        settings = self.settings
+        if not self._queue:
+            samples = settings.windows * settings.window_samples
+            self._queue = split(augment(bank, settings.batch, samples, self.generator), settings.windows)
+            self._state = None
+        return self._queue.pop(0)
 
     def _take_weights(self, path: str) -> None:
         """Start from a picker, or a pretrained backbone, of the same network; raises ConfigError where it is another.
@@ -108,6 +133,9 @@ class Trainer:
                 "look-ahead"
             )
         self.model.load_state_dict(initial.state_dict())
+
+    def _carried(self) -> list[Tensor]:
+        return [] if self._state is None else [tensor for _, tensor in named(self._state)]
 
     def _skip(self) -> None:
         self.skipped += 1
@@ -131,6 +159,8 @@ class Trainer:
             "device_random": torch.cuda.get_rng_state(self.device) if on_gpu else None,
             "counters": (self.step, self.best, self.spent_s),
             "skipped": (self.skipped, self.skipped_in_a_row),
+            "stale": self.stale,
+            "sequence": ([vars(windows) for windows in self._queue], self._carried()),
         }
         torch.save(state, self.folder / "last.pt.part")
         (self.folder / "last.pt.part").replace(self.folder / "last.pt")
@@ -158,6 +188,11 @@ class Trainer:
         ) as error:
             raise ConfigError(f"{path}: damaged or not of a run ({error}); remove it to start afresh") from error
         self.skipped, self.skipped_in_a_row = state.get("skipped", (0, 0))
+        self.stale = state.get("stale", 0)
+        waiting, carried = state.get("sequence", ([], []))
+        self._queue = [Windows(**tensors) for tensors in waiting]
+        if carried:
+            self._state = replace_tensors(self.model.initial_state(self.settings.batch), carried)
         if self.device.type == "cuda" and state.get("device_random") is not None:
             torch.cuda.set_rng_state(state["device_random"].cpu(), self.device)
 

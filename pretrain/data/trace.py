@@ -14,6 +14,9 @@ LABELLED, PSEUDO, NOISE, UNLABELLED = "labelled", "pseudo", "noise", "unlabelled
 """Kinds of trace: picks of a catalogue; picks of other machines; a stretch in which no machine picked anything; a
 stretch of which nothing is known, for learning without labels only."""
 
+SIMULATED = "simulated"
+"""Status of a labelled trace that `pretrain simulate` made."""
+
 TRAIN, TUNE, DEV = "train", "tune", "dev"
 """Folds: trained on; held out of training for thresholds and early stopping; the development split."""
 

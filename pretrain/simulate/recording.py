@@ -12,7 +12,7 @@ from scipy.signal import sosfilt
 
 from picker.offset import first_valid, remove_offset
 from pretrain.data.resample import live
-from pretrain.data.trace import DEV, LABELLED, NOISE, RATE_HZ, TRAIN, TUNE, Label, Trace
+from pretrain.data.trace import DEV, LABELLED, NOISE, RATE_HZ, SIMULATED, TRAIN, TUNE, Label, Trace
 from pretrain.simulate.culture import band_pass, cultural_noise
 from pretrain.simulate.event import SIGNAL_S, Event, draw_event
 from pretrain.simulate.fault import gaps, glitches
@@ -22,7 +22,6 @@ from pretrain.simulate.settings import SimulationSettings
 from pretrain.simulate.station import SIGNAL_HZ, Station, draw_station
 from pretrain.simulate.teleseism import teleseism
 
-SIMULATED = "simulated"
 _ROUND = 1000
 _ATTEMPTS = 4
 _APART_S = 1.0

@@ -20,8 +20,8 @@ from picker.model.config import PRESETS
 from pretrain import train as module
 from pretrain import trainer as steps_module
 from pretrain.cli import main
-from pretrain.settings import TrainSettings
-from pretrain.train import SHARES, forget_after, train
+from pretrain.settings import SHARES, TrainSettings
+from pretrain.train import forget_after, train
 from pretrain.trainer import Trainer
 from pretrain.validate import summary, validate
 

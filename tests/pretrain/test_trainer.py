@@ -21,8 +21,9 @@ from pretrain import trainer as module
 from pretrain.average import Averaged
 from pretrain.objectives.backbone import Backbone
 from pretrain.objectives.backbone_file import save_backbone
+from pretrain.parameter_groups import parameter_groups
 from pretrain.settings import TrainSettings, rate_at
-from pretrain.trainer import MOST_SKIPPED, Trainer, parameter_groups
+from pretrain.trainer import MOST_SKIPPED, Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +92,11 @@ def test_matrices_decay_and_norms_and_biases_do_not() -> None:
     """Each parameter is in one group; a step without any gradient shrinks matrices only."""
     model = Picker(TINY)
     groups = parameter_groups(model, 0.5)
-    members = [{id(p) for p in group["params"]} for group in groups]
+    members = [
+        {id(p) for group in groups if (group["weight_decay"] > 0) == decays for p in group["params"]}
+        for decays in (True, False)
+    ]
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     assert not members[0] & members[1]
     assert members[0] | members[1] == {id(p) for p in model.parameters()}
     norms = [p for m in model.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()]
