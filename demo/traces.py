@@ -11,7 +11,7 @@ from obspy import Trace
 
 from demo.records import Served
 from picker.bundle import load_bundle
-from picker.drive import stream
+from picker.drive import aligned, stream
 from picker.spec import PickerSpec
 from picker.stepper import OnnxStepper
 from streamer.resample import INVALID, SLOT_NS, Resampler
@@ -53,7 +53,7 @@ def station_traces(served: list[Served], bundle: Path) -> list[StationTrace]:
     for one in served:
         for network, station in sorted({(t.stats.network, t.stats.station) for t in one.stream}):
             first_slot, waveforms, valid = _gridded(one, station, stepper.spec)
-            probabilities = stream(stepper, waveforms[None], valid[None])[0]
+            probabilities = aligned(stepper.spec, stream(stepper, waveforms[None], valid[None])[0])
             made.append(
                 StationTrace(
                     network=network,

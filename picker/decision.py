@@ -82,7 +82,7 @@ class _PhaseState:
 class Decider:
     """Decides the picks of one station from probabilities that arrive in pieces of any length."""
 
-    FIXED = frozenset({"_spec", "_rules", "_rows", "_clash"})
+    FIXED = frozenset({"_spec", "_rules", "_rows", "_later", "_clash"})
     """Attributes that come from the settings; all others are what a snapshot keeps."""
 
     def __init__(self, spec: PickerSpec, rules: Mapping[str, PhaseRule] | None = None, clash_s: float = 0.2) -> None:
@@ -91,6 +91,7 @@ class Decider:
             phase: (rules or {}).get(phase, PhaseRule(threshold=spec.thresholds[phase])) for phase in spec.thresholds
         }
         self._rows = {phase: spec.phases.index(phase) for phase in self._rules}
+        self._later = {phase: spec.second_look_samples.get(phase, 0) for phase in self._rules}
         self._clash = clash_s * spec.sampling_rate_hz
         self.reset()
 
@@ -98,9 +99,13 @@ class Decider:
         """Forget everything: the next sample may have any number."""
         self._phases = {phase: _PhaseState() for phase in self._rules}
         self._next: int | None = None
+        self._begin = 0
+        """The first sample that was fed; a second look speaks of samples before it, too, which nobody has seen."""
 
     def feed(self, first_sample: int, probabilities: NDArray[np.float32]) -> list[Pick]:
         """Picks decided by probabilities (P, n), whose column 0 speaks of sample ``first_sample``, as they are decided.
+
+        A phase with a second look speaks of samples so much earlier.
 
         Raises ValueError where the samples do not follow on from the last call; call ``reset`` at a gap.
         """
@@ -118,29 +123,35 @@ class Decider:
         """
         if self._next is not None and first_sample != self._next:
             raise ValueError(f"sample {first_sample} does not follow {self._next - 1}: reset the decider at a gap")
+        if self._next is None:
+            self._begin = first_sample
         self._next = first_sample + probabilities.shape[1]
         values = {phase: probabilities[row].tolist() for phase, row in self._rows.items()}
+        for phase, later in self._later.items():
+            unseen = min(len(values[phase]), max(0, self._begin + later - first_sample))
+            values[phase][:unseen] = [0.0] * unseen
         busy = [phase for phase in self._rules if not self._idle(phase, values[phase])]
         events = []
         # Sample by sample over all phases: what one phase decides may depend on where another stands at that sample.
         for offset in range(probabilities.shape[1] if busy else 0):
             for phase in busy:
-                event = self._advance(phase, first_sample + offset, values[phase][offset])
+                event = self._advance(phase, first_sample + offset - self._later[phase], values[phase][offset])
                 if event is not None:
                     events.append(event)
         for phase in self._rules.keys() - set(busy):
             self._phases[phase].previous = values[phase][-1] if values[phase] else self._phases[phase].previous
         for phase in busy:
             candidate = self._phases[phase].candidate
-            if candidate is not None and candidate.crossed >= first_sample:
-                events.append(PickEvent(kind="crossed", pick=self._pick(phase, candidate, self._next - 1)))
+            if candidate is not None and candidate.crossed >= first_sample - self._later[phase]:
+                seen = self._next - 1 - self._later[phase]
+                events.append(PickEvent(kind="crossed", pick=self._pick(phase, candidate, seen)))
         return events
 
     def finish(self) -> list[PickEvent]:
         """``flush``, with what was dropped."""
-        end = (self._next or 0) - 1
         still_open = [phase for phase, state in self._phases.items() if state.candidate is not None]
-        return [self._close(phase, end, end, self._phases[phase].previous) for phase in still_open]
+        ends = {phase: (self._next or 0) - 1 - self._later[phase] for phase in still_open}
+        return [self._close(phase, ends[phase], ends[phase], self._phases[phase].previous) for phase in still_open]
 
     def quiet(self, samples: float) -> bool:
         """Whether nothing is open or above its threshold, and no pick lies in the last ``samples`` decided upon."""
@@ -203,7 +214,7 @@ class Decider:
             sample=candidate.refined(),
             probability=candidate.height,
             crossed_sample=candidate.crossed,
-            decided_sample=sample + self._spec.lookahead_samples,
+            decided_sample=sample + self._spec.lookahead_of(phase),
             uncertainty_samples=uncertainty,
         )
 
@@ -239,6 +250,6 @@ def _decided(events: list[PickEvent]) -> list[Pick]:
 def decide(
     spec: PickerSpec, probabilities: NDArray[np.float32], rules: Mapping[str, PhaseRule] | None = None
 ) -> list[Pick]:
-    """All picks of one record's probabilities (P, N); sample 0 is its first column."""
+    """All picks of one record's probabilities (P, N); its first column speaks of sample 0 (see ``Decider.feed``)."""
     decider = Decider(spec, rules)
     return sorted([*decider.feed(0, probabilities), *decider.flush()], key=lambda pick: pick.sample)

@@ -10,7 +10,9 @@ from typing import Any
 
 from picker.errors import BundleError
 
-SPEC_VERSION = 1
+SPEC_VERSION = 2
+READ_VERSIONS = (1, 2)
+"""2 may give a phase a second look; 1 is the same without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,8 @@ class PickerSpec:
     """The contract between a step graph and whoever drives it.
 
     A step takes ``chunk_samples`` samples of each component and yields as many probabilities of each phase; the
-    probability at output sample t speaks of input sample ``t - lookahead_samples``.
+    probability at output sample t speaks of input sample ``t - lookahead_samples``, and that of a phase with a second
+    look of so many samples less again (``lookahead_of``).
     """
 
     name: str
@@ -43,6 +46,7 @@ class PickerSpec:
     chunk_samples: int = 64
     phases: tuple[str, ...] = ("P", "S", "N")
     thresholds: Mapping[str, float] = field(default_factory=lambda: {"P": 0.3, "S": 0.3})
+    second_look_samples: Mapping[str, int] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     version: int = SPEC_VERSION
 
@@ -50,6 +54,15 @@ class PickerSpec:
     def state_bytes(self) -> int:
         """Bytes of state a station."""
         return sum(tensor.size_bytes for tensor in self.state)
+
+    def lookahead_of(self, phase: str) -> int:
+        """Samples between an instant and the output that speaks of ``phase`` at it."""
+        return self.lookahead_samples + self.second_look_samples.get(phase, 0)
+
+    @property
+    def longest_lookahead_samples(self) -> int:
+        """Of all phases."""
+        return max(self.lookahead_of(phase) for phase in self.phases)
 
     def to_json(self) -> str:
         """The text of ``spec.json``."""
@@ -63,7 +76,7 @@ class PickerSpec:
         except json.JSONDecodeError as error:
             raise BundleError(f"{source}: not JSON ({error}); export the bundle again") from error
         version = values.get("version") if isinstance(values, dict) else None
-        if version != SPEC_VERSION:
+        if version not in READ_VERSIONS:
             raise BundleError(
                 f"{source}: version is {version!r}, this Onset reads version {SPEC_VERSION}; "
                 "upgrade Onset or export the bundle again"
@@ -73,10 +86,9 @@ class PickerSpec:
                 StateTensor(name=t["name"], shape=tuple(t["shape"]), dtype=t["dtype"]) for t in values["state"]
             )
             values["phases"] = tuple(values["phases"])
-            if unknown := sorted(values["thresholds"].keys() - set(values["phases"])):
-                raise BundleError(
-                    f"{source}: thresholds names {', '.join(unknown)}, which phases lacks; mend spec.json"
-                )
+            for key in ("thresholds", "second_look_samples"):
+                if unknown := sorted(values.get(key, {}).keys() - set(values["phases"])):
+                    raise BundleError(f"{source}: {key} names {', '.join(unknown)}, which phases lacks; mend spec.json")
             return cls(**values)
         except (AttributeError, KeyError, TypeError) as error:
             raise BundleError(f"{source}: {error}; export the bundle again") from error

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from picker.decision import Decider, PhaseRule
-from picker.drive import stream
+from picker.drive import of_samples, stream
 from picker.errors import ConfigError
 from picker.pick import Pick
 from picker.spec import PickerSpec
@@ -93,8 +93,9 @@ def streamed(
     records: Sequence[tuple[NDArray[np.float32], NDArray[np.bool_]]],
     tick: Ticker = lambda samples: None,
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Index and probabilities (P, N) of every record, each a waveform and its valid flags (3, N), in batches.
+    """Index and probabilities (P, N + E, see ``stream``) of every record, in batches.
 
+    A record is a waveform and its valid flags, both (3, N).
     Records of one batch are padded to the longest with invalid samples, which no earlier output can see.
     """
     counting = CountingStepper(stepper, tick)
@@ -106,7 +107,7 @@ def streamed(
             waveforms[row, :, : lengths[index]], valid[row, :, : lengths[index]] = records[index]
         probabilities = stream(counting, waveforms, valid)
         for row, index in enumerate(batch):
-            yield index, probabilities[row, :, : lengths[index]]
+            yield index, of_samples(stepper.spec, probabilities[row], lengths[index])
 
 
 def decided(spec: PickerSpec, probabilities: NDArray[np.float32], thresholds: Mapping[str, float]) -> list[Pick]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pretrain.bank import Windows
 
@@ -37,12 +38,33 @@ def pick_loss(
 
     ``phase_weights`` multiply the weight of samples at an onset of P and of S.
     """
-    keep = logits.shape[-1] - lookahead_samples
-    target = soft_labels(windows)[..., :keep]
-    # A sample counts only where at least one component has data.
-    trust = (windows.trust * windows.valid.any(1))[..., :keep]
+    target = soft_labels(windows)
     extra = torch.tensor([ONSET_WEIGHT * factor - 1 for factor in phase_weights], device=target.device)
-    weight = trust * (1 + (extra[:, None] * target[:, :2]).sum(1))
-    log_probability = torch.log_softmax(logits.float(), 1)[..., lookahead_samples:]
-    entropy = -(target * log_probability).sum(1)
-    return (entropy * weight).sum() / weight.sum().clamp(min=1.0)
+    weight = _trust(windows) * (1 + (extra[:, None] * target[:, :2]).sum(1))
+    log_probability = torch.log_softmax(logits.float(), 1)
+    return _mean(-(_early(target, lookahead_samples) * log_probability[..., lookahead_samples:]).sum(1), weight)
+
+
+def second_look_loss(logits: Tensor, windows: Windows, lookahead_samples: int, weight_s: float = 1.0) -> Tensor:
+    """Binary cross-entropy of S at the second look; logits (B, 1, W) are ``lookahead_samples`` late in all."""
+    target = soft_labels(windows)[:, 1]
+    weight = _trust(windows) * (1 + (ONSET_WEIGHT * weight_s - 1) * target)
+    late = logits[:, 0, lookahead_samples:].float()
+    wanted = _early(target, lookahead_samples)
+    return _mean(F.binary_cross_entropy_with_logits(late, wanted, reduction="none"), weight)
+
+
+def _trust(windows: Windows) -> Tensor:
+    """A sample counts only where at least one component has data, (B, W)."""
+    return windows.trust * windows.valid.any(1)
+
+
+def _early(values: Tensor, lookahead_samples: int) -> Tensor:
+    """Those of the samples that the window is long enough to hear of."""
+    return values[..., : values.shape[-1] - lookahead_samples]
+
+
+def _mean(losses: Tensor, weight: Tensor) -> Tensor:
+    """Losses (B, N) of the first N samples, by weight (B, W)."""
+    weight = weight[..., : losses.shape[-1]]
+    return (losses * weight).sum() / weight.sum().clamp(min=1.0)

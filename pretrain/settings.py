@@ -40,6 +40,7 @@ class TrainSettings:
     gate: Gate = "sigmoid"
     pooling: int = 4
     lookahead_samples: int = 64
+    second_look_samples: int = 0
     steps: int = 6000
     batch: int = 64
     window_samples: int = 6144
@@ -87,10 +88,10 @@ class TrainSettings:
         for name, (holds, mend) in must.items():
             if not holds:
                 raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; {mend}")
-        if self.window_samples <= self.lookahead_samples:
+        if self.window_samples <= self.lookahead_samples + self.second_look_samples:
             raise ConfigError(
                 f"--window-samples is {self.window_samples}; nothing is learnt from windows that are no longer than "
-                f"the look-ahead of {self.lookahead_samples} samples"
+                f"the look-ahead of {self.lookahead_samples + self.second_look_samples} samples"
             )
         if unknown := sorted(self.shares.keys() - SHARES.keys()):
             raise ConfigError(f"--share {unknown[0]}: no such kind of trace; there are {', '.join(SHARES)}")

@@ -198,6 +198,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--gate", choices=("sigmoid", "exponential"), default=default.gate, help="input gate (%(default)s)")
     add("--pooling", type=int, default=default.pooling, help="tokens a token of the next coarser level (%(default)s)")
     add("--lookahead-samples", type=int, default=default.lookahead_samples, help="multiple of 4 (%(default)s)")
+    add(
+        "--second-look-samples",
+        type=int,
+        default=default.second_look_samples,
+        help="S is judged so much later than P; multiple of 4 (%(default)s)",
+    )
     add("--steps", type=int, default=default.steps, help="optimizer steps (%(default)s)")
     add("--minutes", type=float, help="stop after this long; the learning rate follows")
     add("--batch", type=int, default=default.batch, help="windows a step (%(default)s)")

@@ -20,7 +20,7 @@ from pretrain.augment import augment
 from pretrain.average import Averaged
 from pretrain.bank import Bank, Windows, split
 from pretrain.kernels import compile_picker, kernels_fit, use_kernels
-from pretrain.labels import pick_loss
+from pretrain.labels import pick_loss, second_look_loss
 from pretrain.objectives.backbone import transfer
 from pretrain.objectives.backbone_file import is_backbone, load_backbone
 from pretrain.parameter_groups import freeze_backbone, parameter_groups
@@ -44,6 +44,7 @@ class Trainer:
         config = replace(
             preset(settings.preset),
             lookahead_samples=settings.lookahead_samples,
+            second_look_samples=settings.second_look_samples,
             gate=settings.gate,
             pooling=settings.pooling,
             dropout=settings.dropout,
@@ -90,12 +91,11 @@ class Trainer:
         windows = self._next(bank)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             if self._state is None:
-                logits, after = self.model(windows.waveform, windows.valid)
+                logits, later, after = self.model(windows.waveform, windows.valid)
             else:
-                logits, after = self.model(windows.waveform, windows.valid, None, self._state)
+                logits, later, after = self.model(windows.waveform, windows.valid, None, self._state)
         self._state = detach(after) if self._queue else None
-        phase_weights = (settings.weight_p, settings.weight_s)
-        loss = pick_loss(logits, windows, self.model.config.lookahead_samples, phase_weights)
+        loss = self._loss(logits, later, windows)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
@@ -107,6 +107,14 @@ class Trainer:
         else:
             self._skip()
         return loss.detach(), norm.detach()
+
+    def _loss(self, logits: Tensor, later: Tensor | None, windows: Windows) -> Tensor:
+        settings, lookahead = self.settings, self.model.config.lookahead_samples
+        loss = pick_loss(logits, windows, lookahead, (settings.weight_p, settings.weight_s))
+        if later is None:
+            return loss
+        lookahead += self.model.config.second_look_samples
+        return loss + second_look_loss(later, windows, lookahead, settings.weight_s)
 
     @torch.no_grad()
     def _next(self, bank: Bank) -> Windows:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from picker.drive import of_samples
 from picker.model.picker import Picker, specification
 from pretrain.data.trace import Trace
 from pretrain.evaluate import batches, decided
@@ -23,7 +24,7 @@ def validate(model: Picker, traces: Sequence[Trace], device: torch.device) -> di
     picks: dict[float, list[TracePick]] = {threshold: [] for threshold in THRESHOLDS}
     lengths = [trace.samples for trace in traces]
     for batch in batches(lengths):
-        longest = -(-(lengths[batch[0]] + spec.lookahead_samples) // spec.chunk_samples) * spec.chunk_samples
+        longest = -(-(lengths[batch[0]] + spec.longest_lookahead_samples) // spec.chunk_samples) * spec.chunk_samples
         waveforms, valid = np.zeros((len(batch), 3, longest), np.float32), np.zeros((len(batch), 3, longest), np.bool_)
         for row, index in enumerate(batch):
             waveforms[row, :, : lengths[index]], valid[row, :, : lengths[index]] = (
@@ -33,8 +34,9 @@ def validate(model: Picker, traces: Sequence[Trace], device: torch.device) -> di
         out, _ = model.probabilities(torch.from_numpy(waveforms).to(device), torch.from_numpy(valid).to(device))
         late = out.cpu().numpy()[..., spec.lookahead_samples :]
         for row, index in enumerate(batch):
+            probabilities = of_samples(spec, late[row], lengths[index])
             for threshold, found in picks.items():
-                named = decided(spec, late[row, :, : lengths[index]], dict.fromkeys(PHASES, threshold))
+                named = decided(spec, probabilities, dict.fromkeys(PHASES, threshold))
                 found += [
                     TracePick(trace_name=traces[index].name, phase=p.phase, sample=p.sample, probability=p.probability)
                     for p in named

@@ -92,7 +92,7 @@ class ModelRun:
             time_shift_ns=tracked.time_shift_ns,
             bundle_label=self.bundle.label,
             bundle_digest=self.bundle.digest,
-            lookahead_s=spec.lookahead_samples / spec.sampling_rate_hz,
+            lookahead_s=spec.lookahead_of(tracked.pick.phase) / spec.sampling_rate_hz,
             rule=self._rules_of(station)[tracked.pick.phase],
             data_complete_ns=tracked.chunk.data_complete_ns,
             step_started_ns=self._step_ns[0],

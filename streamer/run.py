@@ -89,10 +89,10 @@ def summary(settings: Settings, bundle: Bundle) -> str:
     """What would run, for people."""
     spec = bundle.spec
     rules = settings.picks.rules(spec)
+    lookahead = ", ".join(f"{spec.lookahead_of(phase) / spec.sampling_rate_hz:g} s for {phase}" for phase in rules)
     lines = [
         f"bundle    {bundle.label} in {bundle.folder}",
-        f"          look-ahead {spec.lookahead_samples / spec.sampling_rate_hz:g} s, "
-        f"{spec.state_bytes / 1e6:.2f} MB of state a station",
+        f"          look-ahead {lookahead}, {spec.state_bytes / 1e6:.2f} MB of state a station",
         "picks     " + ", ".join(f"{phase} from {rule.threshold:g}" for phase, rule in rules.items()),
     ]
     for server in settings.seedlink:

@@ -44,7 +44,7 @@ class Swap:
         self._length, self._rate_hz = spec.chunk_samples, spec.sampling_rate_hz
         self._warm_up = warm_up_s * spec.sampling_rate_hz
         # The one with the shorter look-ahead has spoken of more: what it said of that must be nothing too.
-        apart = abs(spec.lookahead_samples - old.bundle.spec.lookahead_samples)
+        apart = max(abs(spec.lookahead_of(phase) - old.bundle.spec.lookahead_of(phase)) for phase in spec.phases)
         self._quiet = QUIET_S * spec.sampling_rate_hz + apart
         self._begun: int | None = None
         self._newest = 0

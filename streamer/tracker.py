@@ -93,7 +93,7 @@ class Tracker:
         longest_s = max((rule.longest_s for rule in (rules or {}).values()), default=PhaseRule().longest_s)
         # A candidate may be followed for longer than longest_s where it keeps rising: room for a few more.
         kept_s = max(FLAG_SPAN_S, GAP_SPAN_S, BEFORE_S) + 4 * longest_s
-        kept_samples = spec.lookahead_samples + kept_s * spec.sampling_rate_hz
+        kept_samples = spec.longest_lookahead_samples + kept_s * spec.sampling_rate_hz
         self._recent: deque[Chunk] = deque(maxlen=2 + int(kept_samples // spec.chunk_samples))
 
     def feed(self, chunk: Chunk, probabilities: NDArray[np.float32]) -> list[TrackedPick]:

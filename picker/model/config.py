@@ -28,13 +28,17 @@ class LevelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The whole network. ``levels`` go from 25 tokens/s to the coarsest; each is ``pooling`` times slower."""
+    """The whole network. ``levels`` go from 25 tokens/s to the coarsest; each is ``pooling`` times slower.
+
+    S is judged ``second_look_samples`` later than P; 0 is at the same time (see ``picker.model.head``).
+    """
 
     name: str
     levels: tuple[LevelConfig, ...]
     encoder_features: int
     head_features: int
     lookahead_samples: int = 64
+    second_look_samples: int = 0
     chunk_samples: int = 64
     stride: int = STRIDE
     pooling: int = 4
@@ -61,6 +65,11 @@ class ModelConfig:
         if self.lookahead_samples < 0 or self.lookahead_samples % self.stride:
             raise ConfigError(
                 f"model {self.name!r}: lookahead_samples is {self.lookahead_samples}; it must be a multiple of "
+                f"{self.stride} and not negative"
+            )
+        if self.second_look_samples < 0 or self.second_look_samples % self.stride:
+            raise ConfigError(
+                f"model {self.name!r}: second_look_samples is {self.second_look_samples}; it must be a multiple of "
                 f"{self.stride} and not negative"
             )
         if self.gate not in ("sigmoid", "exponential"):

@@ -58,8 +58,8 @@ class Picker(nn.Module):
 
     def forward(
         self, chunk: Tensor, valid: Tensor, reset: Tensor | None = None, state: PickerState | None = None
-    ) -> tuple[Tensor, PickerState]:
-        """Logits (B, 3, T) and the next state.
+    ) -> tuple[Tensor, Tensor | None, PickerState]:
+        """Logits (B, 3, T), those of S at the second look (B, 1, T; None without one), and the next state.
 
         chunk (B, C, T) samples with the offset removed, T a multiple of 64; valid (B, C, T) bool; reset (B,) bool
         clears a row's state before the chunk. A sample that is not finite (or absurdly large) counts as not valid and
@@ -72,15 +72,18 @@ class Picker(nn.Module):
         tokens, encoder = self.encoder(features, state.encoder)
         late, delay = self.delay(tokens.transpose(1, 2), state.delay)
         tokens, unet = self.unet(tokens, state.unet, self.late(late.transpose(1, 2)))
-        logits, head = self.head(tokens, features, state.head)
-        return logits, PickerState(normalizer, encoder, delay, unet, head)
+        logits, later, head = self.head(tokens, features, state.head)
+        return logits, later, PickerState(normalizer, encoder, delay, unet, head)
 
     def probabilities(
         self, chunk: Tensor, valid: Tensor, reset: Tensor | None = None, state: PickerState | None = None
     ) -> tuple[Tensor, PickerState]:
-        """As ``forward``, with softmax probabilities (B, 3, T) in place of logits."""
-        logits, after = self(chunk, valid, reset, state)
-        return torch.softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=1), after
+        """Probabilities (B, 3, T) and the next state; S is that of the second look, where there is one."""
+        logits, later, after = self(chunk, valid, reset, state)
+        first = torch.softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=1)
+        if later is None:
+            return first, after
+        return torch.cat([first[:, :1], torch.sigmoid(later.to(first.dtype)), first[:, 2:]], dim=1), after
 
 
 def specification(
@@ -93,6 +96,8 @@ def specification(
     """The specification of the model's bundle; by default the configuration's name and PickerSpec's thresholds."""
     config = model.config
     given: dict[str, Any] = {} if thresholds is None else {"thresholds": dict(thresholds)}
+    if config.second_look_samples:
+        given["second_look_samples"] = {"S": config.second_look_samples}
     return PickerSpec(
         name=name or config.name,
         lookahead_samples=config.lookahead_samples,

@@ -12,9 +12,7 @@ from networks import network
 
 from export.graph import write_onnx
 from picker.bundle import load_bundle
-from picker.model.picker import Picker
-from picker.model.state import describe
-from picker.spec import PickerSpec
+from picker.model.picker import Picker, specification
 from picker.stepper import OnnxStepper
 
 
@@ -40,11 +38,6 @@ def stepper(miniature: Picker, tmp_path_factory: pytest.TempPathFactory) -> Onnx
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own, of libraries that it looks for
         write_onnx(miniature, folder / "model.onnx")
-    spec = PickerSpec(
-        name="miniature",
-        lookahead_samples=miniature.config.lookahead_samples,
-        state=describe(miniature.initial_state(1)),
-    )
-    (folder / "spec.json").write_text(spec.to_json())
+    (folder / "spec.json").write_text(specification(miniature).to_json())
     (folder / "parity.json").write_text(json.dumps({}))
     return OnnxStepper(load_bundle(folder))

@@ -24,6 +24,7 @@ MINIATURE = ModelConfig(
     head_features=8,
     key_size=16,
     value_size=16,
+    second_look_samples=48,
 )
 """Two levels, in which every kind of layer occurs, small enough for hypothesis and for a quick export."""
 
@@ -62,21 +63,25 @@ def everywhere(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def whole(model: Picker, x: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Logits (B, 3, T) of one call from a fresh state."""
-    logits: Tensor = model(x, everywhere(x) if valid is None else valid)[0]
-    return logits
+    """Logits (B, 3, T), or (B, 4, T) with those of the second look, of one call from a fresh state."""
+    return together(*model(x, everywhere(x) if valid is None else valid)[:2])
+
+
+def together(logits: Tensor, later: Tensor | None) -> Tensor:
+    """All that a network says of a sample."""
+    return logits if later is None else torch.cat([logits, later], 1)
 
 
 @torch.no_grad()
 def streamed(
     model: Picker, x: Tensor, chunks: Sequence[int], valid: Tensor | None = None, state: PickerState | None = None
 ) -> tuple[Tensor, PickerState | None]:
-    """Logits (B, 3, T) of one call for each of ``chunks`` (its length in chunks), and the last state."""
+    """Logits as of ``whole``, of one call for each of ``chunks`` (its length in chunks), and the last state."""
     valid = everywhere(x) if valid is None else valid
     out, at = [], 0
     for count in chunks:
         here = slice(at * CHUNK, (at + count) * CHUNK)
-        logits, state = model(x[..., here], valid[..., here], None, state)
-        out.append(logits)
+        logits, later, state = model(x[..., here], valid[..., here], None, state)
+        out.append(together(logits, later))
         at += count
     return torch.cat(out, dim=-1), state

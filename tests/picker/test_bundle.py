@@ -39,7 +39,7 @@ def altered(**changes: Any) -> str:
     [
         ("{", "not JSON"),
         ("[]", "version is None"),
-        (altered(version=2), "version is 2"),
+        (altered(version=3), "version is 3"),
         (altered(version=None), "version is None"),
         (altered(state=None), "state"),
         (altered(state=[{"name": "a"}]), "shape"),

@@ -253,3 +253,41 @@ def test_a_bad_rule_is_refused(values: dict[str, float]) -> None:
     """Thresholds and releases lie inside 0 to 1."""
     with pytest.raises(ValueError, match="between 0 and 1"):
         PhaseRule(**values)
+
+
+LATER = PickerSpec(name="later", lookahead_samples=64, state=(), second_look_samples={"S": 100})
+
+
+def late(data: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same probabilities as a graph with a second look at S gives them: its row 100 samples later."""
+    out = np.pad(data, ((0, 0), (0, 100)))
+    out[1] = np.pad(data[1], (100, 0))
+    return out
+
+
+@settings(max_examples=30, deadline=None)
+@given(cuts=st.lists(st.integers(0, LENGTH), max_size=6))
+def test_a_second_look_puts_picks_where_they_belong_and_says_when_they_were_decided(cuts: list[int]) -> None:
+    """S has the instants that it had without; it is decided 100 samples later, however the columns are cut."""
+    data = probabilities(("P", 100, 0.9, 6), ("S", 250, 0.8, 6), ("P", 400, 0.7, 6))
+    at_once = {(p.phase, p.sample): p for p in decide(SPEC, data)}
+    decider, found, first = Decider(LATER), [], 0
+    for piece in np.split(late(data), sorted(cuts), axis=1):
+        found += decider.feed(first, piece)
+        first += piece.shape[1]
+    assert {(p.phase, p.sample) for p in found} == at_once.keys()
+    for pick in found:
+        before = at_once[pick.phase, pick.sample]
+        assert pick.crossed_sample == before.crossed_sample
+        assert pick.decided_sample - before.decided_sample == (100 if pick.phase == "S" else 0)
+
+
+def test_a_second_look_says_nothing_of_what_came_before_the_first_sample() -> None:
+    """The first columns speak of samples that were never fed: whatever they say, it is no pick."""
+    data = late(probabilities(("P", 300, 0.9, 6)))
+    data[1, :100] = 0.9
+    assert [pick.phase for pick in decide(LATER, data)] == ["P"]
+    decider = Decider(LATER)
+    decider.feed(0, data[:, :60])
+    decider.reset()
+    assert [pick.phase for pick in decider.feed(5000, data)] == ["P"]

@@ -14,7 +14,7 @@ from networks import CHUNK, motion
 from tiny_bundle import write_tiny_bundle
 
 from picker.bundle import load_bundle
-from picker.drive import stream
+from picker.drive import aligned, of_samples, stream
 from picker.errors import BundleError
 from picker.offset import first_valid, remove_offset
 from picker.stepper import OnnxStepper, Stepper
@@ -110,8 +110,9 @@ def test_stream_is_aligned_by_the_lookahead(tiny: OnnxStepper, samples: int) -> 
 
 def by_hand(stepper: Stepper, x: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Chunks cut, offset removed and look-ahead taken off as the daemon does it."""
-    late, count = stepper.spec.lookahead_samples, x.shape[-1]
-    total = -(-(count + late) // CHUNK) * CHUNK
+    spec, count = stepper.spec, x.shape[-1]
+    late, longest = spec.lookahead_samples, spec.longest_lookahead_samples
+    total = -(-(count + longest) // CHUNK) * CHUNK
     clean = np.where(valid, remove_offset(x, first_valid(x, valid)), 0).astype(np.float32)
     state, out = stepper.fresh_state(len(x)), []
     for at in range(0, total, CHUNK):
@@ -120,7 +121,9 @@ def by_hand(stepper: Stepper, x: np.ndarray, valid: np.ndarray) -> np.ndarray:
         chunk[..., :have], flags[..., :have] = clean[..., at : at + have], valid[..., at : at + have]
         probabilities, state = stepper.step(chunk, flags, np.zeros(len(x), np.bool_), state)
         out.append(probabilities)
-    return np.concatenate(out, -1)[..., late : late + count]
+    found = np.concatenate(out, -1)[..., late : longest + count]
+    found[:, [0, 2], count:] = 0  # only S has a second look
+    return found
 
 
 def test_stream_is_the_manual_loop(stepper: OnnxStepper) -> None:
@@ -129,7 +132,14 @@ def test_stream_is_the_manual_loop(stepper: OnnxStepper) -> None:
     valid = np.ones(x.shape, np.bool_)
     valid[0, :, 100:150] = False
     valid[1, 2] = False
-    assert np.array_equal(stream(stepper, x, valid), by_hand(stepper, x, valid))
+    found = stream(stepper, x, valid)
+    assert np.array_equal(found, by_hand(stepper, x, valid))
+    assert found.shape[-1] == 333 + stepper.spec.second_look_samples["S"]
+    rows = aligned(stepper.spec, found)
+    assert rows.shape == x.shape
+    assert np.array_equal(rows[:, 1], found[:, 1, stepper.spec.second_look_samples["S"] :])
+    assert np.array_equal(of_samples(stepper.spec, found, 300)[:, 0, :300], found[:, 0, :300])
+    assert not of_samples(stepper.spec, found, 300)[:, 0, 300:].any()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])

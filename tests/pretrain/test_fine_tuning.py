@@ -1,4 +1,4 @@
-"""Fine-tuning: stages, rates by layer, carried state, label fractions, weights of phases, and when it has had enough."""
+"""Fine-tuning: stages, rates by layer, carried state, label fractions, weights of phases, and when it is over."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_distance_grows_from_the_head_to_the_encoder() -> None:
 
 
 def test_every_group_follows_the_schedule_at_every_step() -> None:
-    """Stage one: the head alone, at its own rate. Stage two: each layer at its share of the schedule, from warm-up on."""
+    """Stage one: the head alone, at its own rate. Stage two: each layer at its share of the schedule."""
     run = Trainer(settings(freeze_steps=3, head_rate=5e-4, layer_decay=0.5, rate=1e-3, warmup=0.4), Path(), CPU)
     data = bank(*quakes())
     for step in range(8):
@@ -117,9 +117,9 @@ def test_a_sequence_cut_in_two_is_the_sequence(monkeypatch: pytest.MonkeyPatch) 
     assert torch.equal(torch.cat([part.waveform for part in parts], -1), whole.waveform)
     assert torch.equal(parts[1].positions, whole.positions - 256)
     with torch.no_grad():
-        expected, _ = model(whole.waveform, whole.valid)
-        first, state = model(parts[0].waveform, parts[0].valid)
-        second, _ = model(parts[1].waveform, parts[1].valid, None, state)
+        expected, _, _ = model(whole.waveform, whole.valid)
+        first, _, state = model(parts[0].waveform, parts[0].valid)
+        second, _, _ = model(parts[1].waveform, parts[1].valid, None, state)
     torch.testing.assert_close(torch.cat([first, second], -1), expected, rtol=1e-4, atol=1e-5)
 
 
