@@ -38,6 +38,7 @@ WITH_TORCH = {
         "pretrain.selfsupervised.monitor.codebook",
         "which waveforms each code of a pretrained run stands for",
     ),
+    "card": ("pretrain.selfsupervised.card", "pretrained weights to give away, and the card that says what they are"),
 }
 """Sub-commands that need PyTorch: the module of each, with ``add_arguments`` and ``run``, and its line of help."""
 

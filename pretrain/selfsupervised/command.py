@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(here: %(default)s)")
     add("--fast-dev-run", action="store_true", help="two steps and a validation; nothing is written")
     add("--shard-size", type=size_bytes, default="1GiB", help="largest file of a checkpoint (1GiB)")
-    add("--sixteen-bit", action="store_true", help="checkpoints a third of the size; going on from one is not exact")
+    add("--sixteen-bit", action="store_true", help="checkpoints half the size; going on from one is not exact")
 
 
 def run(options: argparse.Namespace) -> int:

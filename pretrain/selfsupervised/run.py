@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from picker.errors import ConfigError, OnsetError
+from picker.version import installed_version
 from pretrain.objectives.backbone_file import BACKBONE, save_backbone
 from pretrain.objectives.objective import Batch
 from pretrain.objectives.objective import Progress as Share
@@ -138,7 +139,10 @@ class Run:
         asked = plain(self.settings)
         asked["data"]["pack"] = Path(asked["data"]["pack"]).name
         figures = {name: value for name, value in self.validation.items() if name.startswith("all/")}
-        return {"settings": asked, "step": self.trainer.counters.step, "held_out": figures}
+        device = self.fabric.device
+        versions = {"onset": installed_version(), "torch": torch.__version__}
+        versions["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        return {"settings": asked, "step": self.trainer.counters.step, "held_out": figures, "versions": versions}
 
 
 class _Bar:
