@@ -8,7 +8,7 @@ Shapes: N traces, B windows, C components, W samples a window, K labels.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pretrain.data.trace import LABELLED, NOISE, RATE_HZ, Trace
+from pretrain.data.trace import LABELLED, NOISE, PSEUDO, RATE_HZ, Trace
 
 PHASES = ("P", "S")
 DOUBT_S = 1.0
@@ -45,13 +45,18 @@ class Windows:
         return replace(self, **changes)
 
 
-def trust_of(trace: Trace, outside: float = 0.3) -> NDArray[np.float32]:
+LONELY_S = 0.5, 12.0
+"""Where S must be after a P, and P before an S, in local records."""
+
+
+def trust_of(trace: Trace, outside: float = 0.3, lonely: float = 0.3) -> NDArray[np.float32]:
     """How much each sample of a trace is worth learning from, (N,) between zero and one.
 
     The first rule that holds decides: zero within 1 s of a doubtful pick; a label's own trust within 1 s of it; zero
     where the other phase of a catalogue event must be but nobody read it (0.5 to 12 s after a lone P, before a lone S);
     ``outside`` beyond 5 s before the first and after the last label of a catalogue record, where unlabelled earthquakes
-    may hide; one.
+    may hide; ``lonely`` where the other phase of a pick of machines must be but they did not agree on one: they miss
+    more than analysts do; one.
     """
     trust = np.ones(trace.samples, dtype=np.float32)
 
@@ -64,14 +69,29 @@ def trust_of(trace: Trace, outside: float = 0.3) -> NDArray[np.float32]:
         trust[span(times[-1][1] + 5, trace.samples / RATE_HZ)] = outside
         phases = {phase for phase, _, _ in times}
         if "S" not in phases:
-            trust[span(times[-1][1] + 0.5, times[-1][1] + 12)] = 0
+            trust[span(times[-1][1] + LONELY_S[0], times[-1][1] + LONELY_S[1])] = 0
         if "P" not in phases:
-            trust[span(times[0][1] - 12, times[0][1] - 0.5)] = 0
+            trust[span(times[0][1] - LONELY_S[1], times[0][1] - LONELY_S[0])] = 0
+    if trace.kind == PSEUDO:
+        for phase, time_s in _lonely(trace):
+            first, last = LONELY_S if phase == "P" else (-LONELY_S[1], -LONELY_S[0])
+            trust[span(time_s + first, time_s + last)] = lonely
     for _, time_s, weight in times:
         trust[span(time_s - DOUBT_S, time_s + DOUBT_S)] = weight
     for label in trace.doubtful:
         trust[span(label.sample / RATE_HZ - DOUBT_S, label.sample / RATE_HZ + DOUBT_S)] = 0
     return trust
+
+
+def _lonely(trace: Trace) -> Iterator[tuple[str, float]]:
+    """Phase and time in s of each label without one of the other phase where it must be, doubtful ones included."""
+    known = [(label.phase, label.sample / RATE_HZ) for label in (*trace.labels, *trace.doubtful)]
+    for label in trace.labels:
+        sign, time_s = (1 if label.phase == "P" else -1), label.sample / RATE_HZ
+        if not any(
+            phase != label.phase and LONELY_S[0] <= sign * (other - time_s) <= LONELY_S[1] for phase, other in known
+        ):
+            yield label.phase, time_s
 
 
 class Bank:
@@ -101,30 +121,41 @@ class Bank:
         self.has_noise = bool(noise_weights.any())
 
     def draw(
-        self, batch: int, samples: int, stretch: float, generator: torch.Generator, noise: bool = False
+        self,
+        batch: int,
+        samples: int,
+        stretch: float,
+        generator: torch.Generator,
+        noise: bool = False,
+        near: Tensor | None = None,
     ) -> Windows:
         """``batch`` random windows of ``samples``; half are stretched in time by up to ``stretch`` either way.
 
-        ``noise`` draws from the noise records only, of which there must be some (``has_noise``).
+        ``noise`` draws from the noise records only, of which there must be some (``has_noise``). ``near`` (B,) is the
+        sample of the window at which an arrival should lie, as far as the trace reaches; anywhere where it is NaN.
         """
         weights = self.noise_weights if noise else self.weights
         rows = torch.multinomial(weights, batch, replacement=True, generator=generator)
         uniform = torch.rand(3, batch, device=self.device, generator=generator)
         rate = torch.where(uniform[2] < 0.5, stretch ** (2 * uniform[0] - 1), torch.ones_like(uniform[0]))
-        start = self._starts(rows, samples, rate, uniform[1], generator)
+        near = near if near is not None else torch.full_like(rate, torch.nan)
+        within = torch.where(near.isnan(), (samples - 1) * (0.05 + 0.9 * uniform[1]), near)
+        start = self._starts(rows, (samples - 1) * rate, within * rate, uniform[1], generator)
         return self.cut(rows, start, rate, samples)
 
-    def _starts(self, rows: Tensor, samples: int, rate: Tensor, uniform: Tensor, generator: torch.Generator) -> Tensor:
-        """Window starts (B,): an arrival of the trace lies in the window where it has one.
+    def _starts(
+        self, rows: Tensor, span: Tensor, within: Tensor, uniform: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Starts (B,) of windows of ``span`` samples of a trace, one of whose arrivals lies ``within`` it (B,) there.
 
-        A window stays inside a longer trace; a shorter trace lies wholly inside its window.
+        Of a trace without arrivals any stretch is taken. A window stays inside a longer trace; a shorter trace lies
+        wholly inside its window.
         """
-        span = (samples - 1) * rate
         slack = self.lengths[rows] - 1 - span
         known = self.positions[rows] > UNSEEN / 2
         labelled = known.any(1)
         chosen = torch.multinomial((known | ~labelled[:, None]).float(), 1, generator=generator)
-        around = self.positions[rows].gather(1, chosen)[:, 0] - span * (0.05 + 0.9 * uniform)
+        around = self.positions[rows].gather(1, chosen)[:, 0] - within
         start = torch.where(labelled, around, slack * uniform).floor()
         return start.clamp(min=slack.ceil().clamp(max=0), max=slack.floor().clamp(min=0))
 

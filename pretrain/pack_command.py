@@ -14,7 +14,7 @@ from rich.progress import Progress
 from picker.errors import ConfigError
 from pretrain.data.build import PackPlan, build_pack
 from pretrain.data.folder_build import FolderPlan, build_folder
-from pretrain.data.parts import CONSENSUS, MACHINE, MINISEED, PICKED, SEISBENCH, Input, Rules
+from pretrain.data.parts import CONSENSUS, MACHINE, MINISEED, OBSERVED, PICKED, SEISBENCH, Input, Rules
 from pretrain.data.reading import Reading
 from pretrain.data.sets import SETS, set_folder, set_name
 from pretrain.data.trace import TRAIN
@@ -30,11 +30,21 @@ Pack waveforms and labels for training, resampled to 100 Hz and ordered Z, N, E.
   OUT       a folder of shards of any size, which training reads at random without loading it. A build that was ended
             goes on where it was; further sets can be added later.
 
+Your own data: --picked FOLDER PICKS takes miniSEED (continuous, or cut around events; any rate from 20 to 1000 Hz) and
+a file of picks. Windows are cut around the picks, and events are held out whole.
+
+  PICKS.csv   columns network, station, phase, time (ISO 8601, UTC unless it names a zone) and, where known, location,
+              channel, weight (0 to 1), event (an id), split (train, dev). With a column probability they are a
+              machine's: probabilities are weights, and what lies far from every pick is noise.
+  PICKS.xml   QuakeML (pip install 'onset[obspy]').
+
+Pg, Pn, Pb count as P, and so for S; picks of other phases, and picks where there are no data, are counted and left out.
 Traces that cannot be used are skipped and counted by reason. Known sets are looked for in SeisBench's cache."""
 
 EXAMPLES = """\
 examples:
   pretrain pack train.npz --labelled data/labelled --continuous data/continuous --budget 55MiB
+  pretrain pack own.npz --picked data/2024 data/2024/picks.csv --folder simulated
   pretrain pack packed --set STEAD --set ETHZ --folder data/labelled --miniseed data/days --workers 8"""
 
 
@@ -68,6 +78,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="miniSEED without picks",
     )
+    add(
+        "--picked",
+        action="append",
+        default=[],
+        nargs=2,
+        type=Path,
+        metavar=("FOLDER", "PICKS"),
+        help="your own miniSEED and its picks, a CSV or a QuakeML file; may be given again",
+    )
+    add(
+        "--as-noise",
+        action="append",
+        default=[],
+        metavar="CATEGORY",
+        help="a trace_category of SeisBench's sets to learn as noise, for example teleseism or 'quarry blast'",
+    )
     add("--budget", type=size_bytes, help=f"largest size of OUT (default: {FILE_BUDGET} for a file, none for a folder)")
     add("--window-s", type=float, default=120.0, help="length of windows of --continuous (120)")
     add("--split", default=TRAIN, help="split of the data to pack (train); for a folder also `all`")
@@ -94,12 +120,14 @@ def _others(options: argparse.Namespace) -> Iterator[Input]:
     for kind, folders in ((SEISBENCH, options.folder), (MINISEED, options.miniseed)):
         for folder in folders:
             yield Input(kind=kind, name=folder.resolve().name, folder=folder)
+    for folder, picks in options.picked:
+        yield Input(kind=OBSERVED, name=folder.resolve().name, folder=folder, picks=picks)
 
 
 def _pack_file(options: argparse.Namespace, console: Console, new_bar: Callable[[Console], Progress]) -> int:
     others = tuple(_others(options))
     if options.labelled is None and options.continuous is None and not others:
-        raise ConfigError("nothing to pack: give --labelled, --continuous or both")
+        raise ConfigError("nothing to pack: give --labelled, --continuous, --picked, --set or --folder")
     plan = PackPlan(
         labelled=options.labelled,
         continuous=options.continuous,
@@ -108,6 +136,7 @@ def _pack_file(options: argparse.Namespace, console: Console, new_bar: Callable[
         split=options.split,
         tune_share=options.tune_share,
         others=others,
+        as_noise=tuple(options.as_noise),
     )
     with new_bar(console) as bar:
         tasks = {
@@ -135,7 +164,12 @@ def _pack_folder(options: argparse.Namespace, console: Console, new_bar: Callabl
     ]
     plan = FolderPlan(
         inputs=(*given, *_others(options)),
-        rules=Rules(split=options.split, tune_share=options.tune_share, window_s=options.window_s),
+        rules=Rules(
+            split=options.split,
+            tune_share=options.tune_share,
+            window_s=options.window_s,
+            as_noise=tuple(options.as_noise),
+        ),
         dtype=options.dtype,
         shard_bytes=options.shard_size,
         budget_bytes=options.budget,

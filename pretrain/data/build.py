@@ -40,6 +40,7 @@ class PackPlan:
     split: str = TRAIN
     tune_share: float = 0.12
     others: tuple[Input, ...] = ()
+    as_noise: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ def build_pack(plan: PackPlan, path: Path, progress: Progress = lambda what, don
 
 def _in_turns(plan: PackPlan, readings: dict[str, Reading], left_bytes: int) -> Iterator[Packed]:
     """A trace of each of the other inputs in turn, and of each part of an input in turn, as long as they fit."""
-    rules = Rules(split=plan.split, tune_share=plan.tune_share, window_s=plan.window_s)
+    rules = Rules(split=plan.split, tune_share=plan.tune_share, window_s=plan.window_s, as_noise=plan.as_noise)
     turns = [
         [traces_of(part, rules, readings[source.name], shuffled=True) for part in parts_of(source, rules, 2**30)]
         for source in plan.others
@@ -117,7 +118,7 @@ def _in_turns(plan: PackPlan, readings: dict[str, Reading], left_bytes: int) -> 
 
 def _labelled(plan: PackPlan, progress: Progress) -> Iterator[Packed]:
     assert plan.labelled is not None
-    traces = hold_out(read_seisbench(plan.labelled, plan.split), plan.tune_share, plan.split)
+    traces = hold_out(read_seisbench(plan.labelled, plan.split, as_noise=plan.as_noise), plan.tune_share, plan.split)
     for number, trace in enumerate(traces):
         progress("labelled traces", number, len(traces))
         yield pack_trace(trace)

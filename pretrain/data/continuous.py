@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from picker.errors import ConfigError
 from picker.offset import first_valid, remove_offset
+from pretrain.data.instants import time_ns_of
 from pretrain.data.resample import live, ratio, resample
 from pretrain.data.trace import RATE_HZ
 
@@ -78,7 +79,7 @@ def read_picks(path: str | Path) -> dict[StationCode, list[MachinePick]]:
         for number, row in enumerate(csv.DictReader(file), start=2):
             try:
                 code = StationCode(row["network"], row["station"], row["location"].strip("- "))
-                time_ns = int(np.datetime64(row["time"].strip().removesuffix("Z"), "ns").astype(np.int64))
+                time_ns = time_ns_of(row["time"])
                 pick = MachinePick(phase=row["phase"], time_ns=time_ns, probability=float(row["probability"]))
             except (KeyError, ValueError, AttributeError) as error:
                 raise ConfigError(

@@ -106,13 +106,15 @@ def _prepare(plan: FolderPlan, parts: Sequence[Part], out: Path) -> None:
         "split": plan.rules.split,
         "tune_share": plan.rules.tune_share,
         "window_s": plan.rules.window_s,
+        "as_noise": list(plan.rules.as_noise),
     }
     known: dict[str, str] = {}
     if (out / shards.PLAN).is_file():
         there = shards.read_plan(out)
         for key, value in rules.items():
-            if there[key] != value:
-                raise ConfigError(f"{out}: packed with {key} {there[key]}, not {value}; pack into another folder")
+            # Folders packed before there was such a rule follow none.
+            if (was := there.get(key, [])) != value:
+                raise ConfigError(f"{out}: packed with {key} {was}, not {value}; pack into another folder")
         known = there["parts"]
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out}: is there already and is no folder of shards; choose another name")

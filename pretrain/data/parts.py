@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from picker.errors import ConfigError
 from pretrain.data.continuous import MachinePick, StationCode, miniseed_files, read_miniseed, read_picks
 from pretrain.data.folds import order_key
+from pretrain.data.observed import read_records
+from pretrain.data.picks import read_observed
 from pretrain.data.reading import BadTrace, Reading
 from pretrain.data.seisbench import chunks_of, count_rows, open_chunk
 from pretrain.data.stretches import cut_stretches, is_held
 from pretrain.data.trace import NOISE, TRAIN, TUNE, Trace
 from pretrain.data.windows import cut_windows
 
-SEISBENCH, MINISEED, PICKED = "seisbench", "miniseed", "picked"
-"""Kinds of input: a SeisBench set; miniSEED of which nothing is known; miniSEED with the picks of machines."""
+SEISBENCH, MINISEED, PICKED, OBSERVED = "seisbench", "miniseed", "picked", "observed"
+"""Kinds of input: a SeisBench set; miniSEED of which nothing is known; miniSEED with the consensus of machines;
+miniSEED with a file of picks."""
 CONSENSUS, MACHINE = "picks_consensus.csv", "picks_machine.csv"
 _STEIM_GROWTH = 2.0
 """Bytes of 16-bit codes for a byte of compressed miniSEED, about."""
@@ -28,20 +31,25 @@ Picks = dict[StationCode, list[MachinePick]]
 
 @dataclass(frozen=True, kw_only=True)
 class Input:
-    """A data set to pack: a folder and what kind it is of; ``name`` is unique."""
+    """A data set to pack: a folder and what kind it is of; ``name`` is unique, an observed one has ``picks``."""
 
     kind: str
     name: str
     folder: Path
+    picks: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What is taken of every input; ``split`` "all" takes every split."""
+    """What is taken of every input; ``split`` "all" takes every split.
+
+    Rows of SeisBench's sets whose ``trace_category`` is in ``as_noise`` are noise, whatever was picked in them.
+    """
 
     split: str = TRAIN
     tune_share: float = 0.12
     window_s: float = 120.0
+    as_noise: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +78,8 @@ def parts_of(source: Input, rules: Rules, part_bytes: int) -> list[Part]:
     """The parts of an input, of about ``part_bytes`` each; raises ConfigError where there is nothing to read."""
     if source.kind == SEISBENCH:
         return [part for chunk in chunks_of(source.folder) for part in _rows(source, chunk, part_bytes)]
+    if source.kind == OBSERVED:
+        return [_observed(source)]
     below = source.folder / rules.split
     files = miniseed_files(source.folder, rules.split if below.is_dir() else None)
     groups: list[list[Path]] = [[]]
@@ -86,7 +96,17 @@ def parts_of(source: Input, rules: Rules, part_bytes: int) -> list[Part]:
     return parts
 
 
-def _size(files: list[Path]) -> int:
+def _observed(source: Input) -> Part:
+    """All of an observed input as one part: a pick may lie in any file, and is missed only where it lies in none."""
+    assert source.picks is not None
+    files = tuple(miniseed_files(source.folder))
+    known = [source.picks, *files] if source.picks.is_file() else files
+    name = _name(source, "00000", [(file.name, file.stat().st_size) for file in known])
+    size = round(_size(files) * _STEIM_GROWTH)
+    return Part(name=name, input=source, size_bytes=size, count=len(files), files=files)
+
+
+def _size(files: Sequence[Path]) -> int:
     return sum(file.stat().st_size for file in files)
 
 
@@ -117,6 +137,9 @@ def traces_of(part: Part, rules: Rules, reading: Reading, shuffled: bool = False
         yield from _of_rows(part, rules, reading, shuffled)
         return
     files = sorted(part.files, key=lambda file: order_key(file.name)) if shuffled else part.files
+    if part.input.kind == OBSERVED:
+        yield from _of_picks(part, files, rules, reading)
+        return
     picks = _picks(part.input.folder) if part.input.kind == PICKED else None
     for file in files:
         try:
@@ -130,6 +153,15 @@ def traces_of(part: Part, rules: Rules, reading: Reading, shuffled: bool = False
                     yield replace(trace, fold=TUNE) if held else trace
         except ConfigError:
             reading.skip(BadTrace(f"{file}: not miniSEED", "a file that cannot be read as miniSEED"))
+
+
+def _of_picks(part: Part, files: Sequence[Path], rules: Rules, reading: Reading) -> Iterator[Trace]:
+    assert part.input.picks is not None
+    picks = read_observed(part.input.picks, reading)
+    for trace in read_records(files, picks, part.input.name, rules.window_s, reading):
+        if rules.split in ("all", trace.split):
+            held = is_held(part.input.name, trace.group, rules.tune_share)
+            yield replace(trace, fold=TUNE if held else TRAIN)
 
 
 def _picks(folder: Path) -> tuple[Picks, Picks]:
@@ -148,7 +180,7 @@ def _of_rows(part: Part, rules: Rules, reading: Reading, shuffled: bool) -> Iter
             rows.sort(key=lambda row: order_key(row["trace_name"]))
         for row in rows:
             try:
-                trace, notes = chunk.trace(row)
+                trace, notes = chunk.trace(row, rules.as_noise)
                 if not trace.valid.any():
                     raise BadTrace(f"{trace.name}: no data", "no data: every component is missing, constant or NaN")
             except (KeyError, ValueError, IndexError, OSError, ConfigError) as error:

@@ -8,8 +8,9 @@ that names them, one a line, and ``metadata<chunk>.csv`` and ``waveforms<chunk>.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from picker.errors import ConfigError
-from pretrain.data.seisbench_row import STATUS_WEIGHTS, in_order, is_used, rate_of, trace_of
-from pretrain.data.trace import RATE_HZ, TRAIN, Trace
+from pretrain.data.seisbench_row import (
+    STATUS_WEIGHTS,
+    category_of,
+    in_order,
+    is_used,
+    plain_category,
+    rate_of,
+    trace_of,
+)
+from pretrain.data.trace import NOISE, RATE_HZ, TRAIN, Trace
 
 __all__ = ["STATUS_WEIGHTS", "Chunk", "chunks_of", "in_order", "open_chunk", "read_metadata", "read_seisbench"]
 
@@ -106,12 +115,16 @@ class Chunk:
         """Rows of its metadata."""
         return _rows(self.folder, self.chunk, first, count)
 
-    def trace(self, row: dict[str, str]) -> tuple[Trace, list[str]]:
-        """The trace of a row and notes on it.
+    def trace(self, row: dict[str, str], as_noise: Sequence[str] = ()) -> tuple[Trace, list[str]]:
+        """The trace of a row and notes on it; one of a category in ``as_noise`` is noise, and has no labels.
 
         Raises KeyError where it has no waveform, otherwise as ``trace_of``.
         """
-        return trace_of(row, self._waveform(row["trace_name"]), self.form, self.name)
+        trace, notes = trace_of(row, self._waveform(row["trace_name"]), self.form, self.name)
+        if category_of(row) in map(plain_category, as_noise):
+            notes.append(f"{category_of(row)} as noise")
+            trace = replace(trace, labels=(), doubtful=(), kind=NOISE, status=NOISE)
+        return trace, notes
 
     def _waveform(self, name: str) -> NDArray[np.generic]:
         bucket, _, index = name.partition("$")
@@ -145,12 +158,14 @@ def open_chunk(folder: Path, chunk: str = "", name: str | None = None) -> Iterat
         yield Chunk(folder, chunk, file, name or folder.name)
 
 
-def read_seisbench(folder: str | Path, split: str | None = None, status: str | None = None) -> Iterator[Trace]:
+def read_seisbench(
+    folder: str | Path, split: str | None = None, status: str | None = None, as_noise: Sequence[str] = ()
+) -> Iterator[Trace]:
     """Traces of ``folder`` at 100 Hz, in the order of its metadata.
 
     ``split`` keeps one split (train, dev, test; a row that names none is train); ``status`` keeps labels of one
-    ``trace_p_status``, and noise records. Components are put in the order Z, N, E; those that are missing, flat or not
-    finite are zero and not valid.
+    ``trace_p_status``, and noise records; traces of a ``trace_category`` in ``as_noise`` are noise. Components are put
+    in the order Z, N, E; those that are missing, flat or not finite are zero and not valid.
     Raises ConfigError that names the file and the trace.
     """
     folder = Path(folder)
@@ -163,7 +178,7 @@ def read_seisbench(folder: str | Path, split: str | None = None, status: str | N
                 if status is not None and row.get("trace_p_status") not in (status, "noise"):
                     continue
                 try:
-                    yield chunk.trace(row)[0]
+                    yield chunk.trace(row, as_noise)[0]
                 except (KeyError, ValueError, IndexError, OSError, ConfigError) as error:
                     raise ConfigError(f"{chunk.path}: trace {row['trace_name']!r}: {error}") from error
 

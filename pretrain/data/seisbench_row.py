@@ -20,13 +20,26 @@ STATUS_WEIGHTS = {"manual": 1.0, "auto": 0.5, "manual_lowq": 0.25}
 _ARRIVAL = re.compile(r"trace_(?P<phase>[PS])[a-z]*_arrival_sample", re.IGNORECASE)
 _USED = {
     "trace_name", "split", "trace_p_status", "trace_component_order", "trace_sampling_rate_hz", "trace_dt_s",
-    "data_source", "source_id", "event_id", "source_origin_time", "trace_start_time",
+    "trace_category", "data_source", "source_id", "event_id", "source_origin_time", "trace_start_time",
 }  # fmt: skip
+
+
+_DOUBTFUL = re.compile(r"trace_(?P<phase>[PS])_doubtful_sample", re.IGNORECASE)
+
+
+def plain_category(category: str) -> str:
+    """A category without regard to case, hyphens and underscores: sets write them in several ways."""
+    return re.sub(r"[\s_-]+", " ", category).strip().lower()
+
+
+def category_of(row: Mapping[str, str]) -> str:
+    """What a row says its trace shows, for example ``quarry blast``."""
+    return plain_category(row.get("trace_category") or "")
 
 
 def is_used(column: str) -> bool:
     """Whether a column of the metadata has any say here: sets have a hundred others."""
-    return column in _USED or _ARRIVAL.fullmatch(column) is not None
+    return column in _USED or any(pattern.fullmatch(column) for pattern in (_ARRIVAL, _DOUBTFUL))
 
 
 def rate_of(row: Mapping[str, str], form: Mapping[str, str]) -> float:
@@ -63,13 +76,14 @@ def trace_of(
     moved, valid = resample_with_gaps(ordered, alive, factor) if factor != 1 else (ordered, alive)
     clean = np.where(valid, remove_offset(moved, first_valid(moved, valid)), np.float32(0))
     status = row.get("trace_p_status") or ""
-    labels = _labels(row, float(factor), clean.shape[1], STATUS_WEIGHTS.get(status, 1.0))
+    labels = _arrivals(row, _ARRIVAL, float(factor), clean.shape[1], STATUS_WEIGHTS.get(status, 1.0))
     split = row.get("split") or TRAIN
     trace = Trace(
         name=row["trace_name"],
         waveform=clean,
         valid=valid,
         labels=labels,
+        doubtful=_arrivals(row, _DOUBTFUL, float(factor), clean.shape[1], 1.0),
         kind=LABELLED if labels else NOISE,
         fold=TRAIN if split == TRAIN else DEV,
         status=status or ("" if labels else "noise"),
@@ -116,11 +130,13 @@ def in_order(waveform: NDArray[np.generic], order: str) -> tuple[NDArray[np.gene
     return out, valid
 
 
-def _labels(row: Mapping[str, str], factor: float, samples: int, weight: float) -> tuple[Label, ...]:
+def _arrivals(
+    row: Mapping[str, str], columns: re.Pattern[str], factor: float, samples: int, weight: float
+) -> tuple[Label, ...]:
     """The arrivals within the trace; of several columns of one phase (P, Pg, Pn) the earliest."""
     found: dict[str, float] = {}
     for column, text in row.items():
-        match = _ARRIVAL.fullmatch(column or "")
+        match = columns.fullmatch(column or "")
         if match is None or not text or not math.isfinite(float(text)):
             continue
         phase, sample = match["phase"].upper(), float(text) * factor

@@ -35,16 +35,16 @@ def cut_windows(
     """
     samples = round(window_s * RATE_HZ)
     for kind, starts in (
-        (PSEUDO, _starts_around(record, consensus, samples)),
-        (NOISE, _starts_without(record, [*machine, *consensus], samples)),
+        (PSEUDO, starts_around(record, consensus, samples)),
+        (NOISE, starts_without(record, [*machine, *consensus], samples)),
     ):
         for start in starts:
-            trace = _window(record, start, samples, consensus, machine, kind=kind, source=source, split=split)
+            trace = window(record, start, samples, consensus, machine, kind=kind, source=source, split=split)
             if trace.valid.mean(axis=1).max() >= MIN_VALID:
                 yield trace
 
 
-def _starts_around(record: StationRecord, picks: Sequence[MachinePick], samples: int) -> Iterator[int]:
+def starts_around(record: StationRecord, picks: Sequence[MachinePick], samples: int) -> Iterator[int]:
     """Starts of windows that together hold every pick, as far as the record reaches."""
     end, last = 0, record.waveform.shape[1] - samples
     for pick in sorted(picks, key=lambda pick: pick.time_ns):
@@ -57,7 +57,7 @@ def _starts_around(record: StationRecord, picks: Sequence[MachinePick], samples:
         end = start + samples
 
 
-def _starts_without(record: StationRecord, picks: Sequence[MachinePick], samples: int) -> Iterator[int]:
+def starts_without(record: StationRecord, picks: Sequence[MachinePick], samples: int) -> Iterator[int]:
     """Starts of windows side by side in the stretches free of picks."""
     clear = round(CLEAR_S * RATE_HZ)
     times = sorted(record.sample_of(pick.time_ns) for pick in picks)
@@ -66,7 +66,7 @@ def _starts_without(record: StationRecord, picks: Sequence[MachinePick], samples
         yield from range(max(0, before + clear), after - clear - samples + 1, samples)
 
 
-def _window(
+def window(
     record: StationRecord,
     start: int,
     samples: int,
@@ -75,8 +75,9 @@ def _window(
     *,
     kind: str,
     source: str,
-    split: str,
+    split: str = TRAIN,
 ) -> Trace:
+    """The window of ``samples`` from ``start``: picks of ``consensus`` are labels, others of ``machine`` doubtful."""
     here = slice(start, start + samples)
     labels = _labels(record, start, samples, consensus)
     others = (

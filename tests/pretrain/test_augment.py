@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -14,6 +14,14 @@ from pretrain.bank import UNSEEN, Windows
 
 Step = Callable[[Windows, torch.Generator], Windows]
 NOISE = windows(seed=9)
+
+
+def together(made: Windows) -> Windows:
+    """All components valid where every one is: for a step that swaps them."""
+    valid = made.valid.all(1, keepdim=True).expand(-1, 3, -1)
+    return made.but(waveform=made.waveform * valid, valid=valid)
+
+
 STEPS: dict[str, Step] = {
     "superpose": lambda w, g: augment.superpose(w, windows(len(w.waveform), labels=[(1, 99.0)], seed=9), g, 1.0),
     "add_noise": lambda w, g: augment.add_noise(w, windows(len(w.waveform), seed=9), g, 1.0),
@@ -24,6 +32,12 @@ STEPS: dict[str, Step] = {
     "start_late": lambda w, g: augment.start_late(w, g, 1.0),
     "cut_gaps": lambda w, g: augment.cut_gaps(w, g, 1.0),
     "add_glitches": lambda w, g: augment.add_glitches(w, g, 1.0),
+    "step_gain": lambda w, g: augment.step_gain(w, g, 1.0),
+    "clip": lambda w, g: augment.clip(w, g, 1.0),
+    "miswire": lambda w, g: augment.miswire(together(w), g, 1.0),
+    "color": lambda w, g: augment.color(w, g, 1.0, 1.0),
+    "swell": lambda w, g: augment.swell(w, g, 1.0),
+    "balance_phases": lambda w, g: augment.balance_phases(w, g, 1.0),
 }
 
 
@@ -64,7 +78,8 @@ def test_a_share_of_none_changes_nothing(name: str) -> None:
     before = ragged()
     step = getattr(augment, name)
     other = [windows(32, seed=9)] if name in ("superpose", "add_noise") else []
-    after = step(before, *other, generator(), 0.0)
+    shares = [0.0, 0.0] if name == "color" else [0.0]
+    after = step(before, *other, generator(), *shares)
     assert torch.equal(after.waveform, before.waveform)
     assert torch.equal(after.valid, before.valid)
     assert torch.equal(after.trust, before.trust)
@@ -288,7 +303,21 @@ def test_augmenting_is_reproducible_and_sound_as_a_whole() -> None:
     assert one.waveform.shape == (32, 3, 512)
     assert one.waveform.isfinite().all()
     assert not one.waveform[~one.valid].any()
-    assert one.positions.shape == (32, 4)
+    assert one.positions.shape == (32, 6)
+
+
+def test_what_augmentation_was_stays_within_reach() -> None:
+    """``PLAIN`` leaves the later steps out, so that each can be judged by itself; a share out of range is refused."""
+    of = bank(*quakes(), trace(2000))
+    plain = augment.augment(of, 16, 512, generator(), augment.PLAIN)
+    assert plain.positions.shape == (16, 4), "no third event"
+    assert plain.waveform.isfinite().all()
+    one = replace(augment.PLAIN, clip_share=1.0)
+    assert not torch.equal(augment.augment(of, 16, 512, generator(), one).waveform, plain.waveform)
+    with pytest.raises(ValueError, match=r"clip_share is 1\.5; it is a probability"):
+        augment.AugmentSettings(clip_share=1.5)
+    with pytest.raises(ValueError, match="stretch is nan"):
+        augment.AugmentSettings(stretch=float("nan"))
 
 
 def test_a_bank_without_noise_records_is_augmented_all_the_same() -> None:

@@ -192,5 +192,31 @@ def test_trust_near_a_doubtful_pick_is_none_whatever_else_is_there() -> None:
 def test_noise_is_trusted_throughout_and_machine_picks_do_not_lower_what_lies_around() -> None:
     """The rules of catalogue records are theirs alone."""
     assert stretches(trust_of(trace(4000))) == [(1, 4000)]
-    pseudo = trace(4000, [("P", 1000)], kind="pseudo", status="pseudo", weight=0.7)
-    assert stretches(trust_of(pseudo)) == [(1, 900), (0.7, 200), (1, 2900)]
+    pseudo = trace(4000, [("P", 1000), ("S", 1400)], kind="pseudo", status="pseudo", weight=0.7)
+    assert stretches(trust_of(pseudo)) == [(1, 900), (0.7, 200), (1, 200), (0.7, 200), (1, 2500)]
+
+
+def test_machines_that_agree_on_one_phase_alone_say_little_of_the_other() -> None:
+    """Where the other phase must be its absence weighs ``lonely``; a doubtful pick of it is one."""
+    more = {"kind": "pseudo", "status": "pseudo", "weight": 0.7}
+    lone = trace(4000, [("P", 1000)], **more)
+    assert stretches(trust_of(lone)) == [(1, 900), (0.7, 200), (0.3, 1100), (1, 1800)]
+    assert stretches(trust_of(lone, lonely=1.0)) == [(1, 900), (0.7, 200), (1, 2900)]
+    assert stretches(trust_of(trace(4000, [("S", 2000)], **more)))[:3] == [(1, 800), (0.3, 1100), (0.7, 200)]
+    doubted = trace(4000, [("P", 1000)], **more, doubtful=(Label(phase="S", sample=1500),))
+    assert stretches(trust_of(doubted)) == [(1, 900), (0.7, 200), (1, 300), (0, 200), (1, 2400)]
+
+
+def test_an_arrival_lies_where_it_is_wanted_as_far_as_the_trace_reaches() -> None:
+    """Stretched or not; where nothing is wanted it lies anywhere, and traces without arrivals do not mind."""
+    of = bank(trace(6000, [("P", 3000)]), shares={"manual": 1.0})
+    wanted = torch.linspace(10, 500, 200)
+    wanted[::2] = torch.nan
+    drawn = of.draw(200, 512, 1.5, generator(), near=wanted)
+    off = (drawn.positions[:, 0] - wanted)[1::2]
+    assert off.abs().max() <= 1.5
+    assert drawn.positions[::2].std() > 100
+    edge = bank(trace(6000, [("P", 20)]), shares={"manual": 1.0}).draw(50, 512, 1.0, generator(), near=wanted[:50])
+    assert edge.valid.all()
+    quiet = bank(trace(6000), shares={"noise": 1.0}).draw(50, 512, 1.5, generator(), near=wanted[:50])
+    assert quiet.valid.all()
