@@ -186,21 +186,6 @@ class Bank:
         )
 
 
-def split(windows: Windows, count: int) -> list[Windows]:
-    """Long windows cut into ``count`` consecutive ones of the same length, each with the positions as it sees them."""
-    length = windows.waveform.shape[-1] // count
-    return [
-        Windows(
-            waveform=windows.waveform[..., first : first + length],
-            valid=windows.valid[..., first : first + length],
-            positions=windows.positions - first,
-            phases=windows.phases,
-            trust=windows.trust[..., first : first + length],
-        )
-        for first in range(0, count * length, length)
-    ]
-
-
 def draw_weights(traces: Sequence[Trace], shares: Mapping[str, float]) -> NDArray[np.float64]:
     """Probability of drawing each trace, (N,): shares by status, else kind; within one, sources by sqrt(count).
 

@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 
 from picker.errors import ConfigError
 from picker.model.config import Gate
+from pretrain.augment_settings import PLAIN, AugmentSettings
 
 SHARES = {"manual": 0.30, "auto": 0.10, "manual_lowq": 0.05, "simulated": 0.15, "pseudo": 0.25, "noise": 0.15}
 """How often each kind of trace is drawn: analysts' picks most, whatever their number; a kind that a pack lacks leaves
 its share to the others."""
+
+AUGMENTATIONS = {"live": AugmentSettings(), "plain": PLAIN}
+"""How windows are changed in training, by name."""
 
 MAY_CHANGE = ("pack", "more", "steps", "minutes", "log_every", "validate_every", "compile", "tfla_kernels", "patience")
 """Settings that may differ when a run goes on; the schedule of the learning rate follows new ``steps``."""
@@ -35,6 +39,7 @@ class TrainSettings:
     more: tuple[str, ...] = ()
     shares: Mapping[str, float] = field(default_factory=dict)
     label_fraction: float = 1.0
+    augmentation: str = "live"
     initial: str | None = None
     preset: str = "small"
     gate: Gate = "sigmoid"
@@ -93,6 +98,8 @@ class TrainSettings:
                 f"--window-samples is {self.window_samples}; nothing is learnt from windows that are no longer than "
                 f"the look-ahead of {self.lookahead_samples + self.second_look_samples} samples"
             )
+        if self.augmentation not in AUGMENTATIONS:
+            raise ConfigError(f"--augmentation is {self.augmentation!r}; choose one of {', '.join(AUGMENTATIONS)}")
         if unknown := sorted(self.shares.keys() - SHARES.keys()):
             raise ConfigError(f"--share {unknown[0]}: no such kind of trace; there are {', '.join(SHARES)}")
         if any(not 0 <= share < math.inf for share in self.shares.values()):

@@ -31,7 +31,7 @@ from pretrain.data import Trace, load_pack
 from pretrain.data.folds import label_fraction
 from pretrain.data.trace import LABELLED, NOISE, PSEUDO, SIMULATED, TRAIN, TUNE
 from pretrain.selfsupervised.monitor.journal import finite, forget_after
-from pretrain.settings import SHARES, TrainSettings
+from pretrain.settings import AUGMENTATIONS, SHARES, TrainSettings
 from pretrain.trainer import Trainer
 from pretrain.validate import summary, validate
 
@@ -194,6 +194,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"how often a kind of trace is drawn: {', '.join(f'{kind} {share}' for kind, share in SHARES.items())}",
     )
     add("--label-fraction", type=float, default=1.0, help="share of the analysts' events to learn from (%(default)s)")
+    add("--augmentation", choices=sorted(AUGMENTATIONS), default="live", help="plain is for ablations (%(default)s)")
     add("--initial", metavar="CHECKPOINT", help="start from the weights of a picker or of a pretrained backbone")
     add("--gate", choices=("sigmoid", "exponential"), default=default.gate, help="input gate (%(default)s)")
     add("--pooling", type=int, default=default.pooling, help="tokens a token of the next coarser level (%(default)s)")

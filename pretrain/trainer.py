@@ -16,15 +16,15 @@ from picker.model.config import preset
 from picker.model.picker import Picker, PickerState
 from picker.model.state import detach, named
 from picker.model.state import replace as replace_tensors
-from pretrain.augment import augment
+from pretrain.augment import augment, augment_sequence
 from pretrain.average import Averaged
-from pretrain.bank import Bank, Windows, split
+from pretrain.bank import Bank, Windows
 from pretrain.kernels import compile_picker, kernels_fit, use_kernels
 from pretrain.labels import pick_loss, second_look_loss
 from pretrain.objectives.backbone import transfer
 from pretrain.objectives.backbone_file import is_backbone, load_backbone
 from pretrain.parameter_groups import freeze_backbone, parameter_groups
-from pretrain.settings import MAY_CHANGE, TrainSettings, rate_at
+from pretrain.settings import AUGMENTATIONS, MAY_CHANGE, TrainSettings, rate_at
 
 MOST_SKIPPED = 20
 """A run ends when the gradient was not finite for this many steps in a row."""
@@ -62,6 +62,7 @@ class Trainer:
         self.generator = torch.Generator(device=device).manual_seed(settings.seed + 1)
         self.step, self.best, self.spent_s = 0, -1.0, 0.0
         self.skipped, self.skipped_in_a_row, self.stale = 0, 0, 0
+        self._augmentation = AUGMENTATIONS[settings.augmentation]
         self._queue: list[Windows] = []
         self._state: PickerState | None = None
 
@@ -121,8 +122,11 @@ class Trainer:
         """The next window of the sequences in work; of new ones, from a fresh state, where they are over."""
         settings = self.settings
         if not self._queue:
-            samples = settings.windows * settings.window_samples
-            self._queue = split(augment(bank, settings.batch, samples, self.generator), settings.windows)
+            drawn = (bank, settings.batch, settings.window_samples)
+            if settings.windows == 1:
+                self._queue = [augment(*drawn, self.generator, self._augmentation)]
+            else:
+                self._queue = augment_sequence(*drawn, settings.windows, self.generator, self._augmentation)
             self._state = None
         return self._queue.pop(0)
 

@@ -14,7 +14,6 @@ from picker.errors import ConfigError
 from picker.model.config import PRESETS
 from picker.model.picker import Picker
 from pretrain import train as command
-from pretrain.bank import split
 from pretrain.data.folds import label_fraction
 from pretrain.data.trace import SIMULATED
 from pretrain.labels import pick_loss
@@ -106,21 +105,6 @@ def test_windows_in_a_row_carry_their_state(monkeypatch: pytest.MonkeyPatch) -> 
     assert [state is None for state in given] == [True, False, True, False]
     assert not given[1].unet.blocks[0].memory.requires_grad
     assert given[1].unet.blocks[0].memory.abs().sum() > 0
-
-
-def test_a_sequence_cut_in_two_is_the_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waveform, flags and trust follow one another, labels keep their instants; the logits are those of the whole."""
-    torch.manual_seed(0)
-    model, data = Picker(TINY).eval(), bank(*quakes())
-    whole = data.draw(3, 512, 1.0, torch.Generator().manual_seed(1))
-    parts = split(whole, 2)
-    assert torch.equal(torch.cat([part.waveform for part in parts], -1), whole.waveform)
-    assert torch.equal(parts[1].positions, whole.positions - 256)
-    with torch.no_grad():
-        expected, _, _ = model(whole.waveform, whole.valid)
-        first, _, state = model(parts[0].waveform, parts[0].valid)
-        second, _, _ = model(parts[1].waveform, parts[1].valid, None, state)
-    torch.testing.assert_close(torch.cat([first, second], -1), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_run_stopped_inside_a_sequence_goes_on_to_the_last_bit(tmp_path: Path) -> None:
