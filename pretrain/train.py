@@ -69,8 +69,10 @@ def folds_of(settings: TrainSettings) -> tuple[list[Trace], list[Trace]]:
     learn = [trace for trace in traces if trace.fold == TRAIN]
     if settings.label_fraction < 1:
         learn = label_fraction(learn, settings.label_fraction, settings.seed)
-    # Picks of doubtful quality and simulated ones serve as weak labels, but do not judge.
-    judge = [trace for trace in traces if trace.fold == TUNE and trace.status not in ("manual_lowq", SIMULATED)]
+    # Picks of doubtful quality serve as weak labels, but do not judge; nor do simulated ones where there are others.
+    judge = [trace for trace in traces if trace.fold == TUNE and trace.status != "manual_lowq"]
+    if any(trace.labels and trace.status != SIMULATED for trace in judge):
+        judge = [trace for trace in judge if trace.status != SIMULATED]
     for fold, chosen in ((TRAIN, learn), (TUNE, judge)):
         if not any(trace.labels for trace in chosen):
             raise ConfigError(
