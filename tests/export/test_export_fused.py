@@ -76,7 +76,7 @@ def test_one_operator_a_memory_and_none_that_is_forbidden(stepper: OnnxStepper, 
 
 def test_reset_starts_a_row_afresh_and_no_other(stepper: OnnxStepper) -> None:
     """The step after a reset is that of a new station; a neighbour goes on to the last bit."""
-    stream = synthetic_stream(3, 12.8, CHUNK)
+    stream = synthetic_stream(3, 25.6, CHUNK)
     _, state = steps(stepper, stream, resets=False)
     chunk, valid, _ = at(stream, 4)
     none, second = np.zeros(3, np.bool_), np.array([False, True, False])
