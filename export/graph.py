@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import onnx
 import torch
@@ -88,13 +88,31 @@ def write_onnx(model: Picker, path: Path) -> None:
 
     The same weights and library versions give the same bytes.
     """
-    graph = StepGraph(model).eval()
+    translate(StepGraph(model), path)
+
+
+class FlatGraph(Protocol):
+    """What can be translated: a module from (chunk, valid, reset, *state) to (probabilities, *next state)."""
+
+    names: list[str]
+
+    def eval(self) -> nn.Module:
+        """See torch."""
+        ...
+
+    def example(self, rows: int) -> tuple[Tensor, ...]:
+        """Inputs with ``rows`` rows."""
+        ...
+
+
+def translate(graph: FlatGraph, path: Path) -> None:
+    """Write ``graph`` as ONNX; see ``write_onnx``."""
     batch = torch.export.Dim("batch", min=1, max=65536)
     arguments = graph.example(2)
     fixed, rest = arguments[: len(INPUTS)], arguments[len(INPUTS) :]
     with _quiet():
         program = torch.onnx.export(
-            graph,
+            graph.eval(),
             arguments,
             dynamo=True,
             input_names=[*INPUTS, *(state_input(name) for name in graph.names)],

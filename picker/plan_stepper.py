@@ -132,19 +132,25 @@ class TensorRtStepper:
 
 
 def open_session(
-    bundle: Bundle, *, cache: Path | None = None, name: str | None = None, tf32: bool = False, rows: int | None = None
+    bundle: Bundle,
+    *,
+    cache: Path | None = None,
+    name: str | None = None,
+    tf32: bool = False,
+    rows: int | None = None,
+    device: int = 0,
 ) -> PlanSession:
-    """The bundle's plan for this machine's GPU, ready to run.
+    """The bundle's plan for GPU ``device`` of this machine, ready to run.
 
     ``cache`` is the folder of plans, ``name`` the library, ``rows`` the most rows of a step (those of the plan's
     profile). Raises ConfigError where library or GPU is missing, BundleError where there is no plan for them.
     """
     found = library(name)
-    gpu = present_gpu()
+    gpu = present_gpu(device)
     plan = find_plan(cache or bundle.folder / FOLDER, plan_key(bundle, found, gpu, tf32))
     engine = deserialised(found, plan.content, str(bundle.folder))
     most = plan.batch[2] if rows is None else min(rows, plan.batch[2])
-    return PlanSession(bundle.spec, engine, found.module.nptype, CudaDevice(), most)
+    return PlanSession(bundle.spec, engine, found.module.nptype, CudaDevice(device), most)
 
 
 def deserialised(found: Library, content: bytes, place: str) -> Any:

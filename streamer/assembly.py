@@ -9,9 +9,8 @@ from dataclasses import replace
 import structlog
 
 from picker.bundle import Bundle
-from picker.stepper import Stepper
 from streamer.broker import Broker
-from streamer.engine import Engine
+from streamer.engine import Engine, Model
 from streamer.memory_outbox import MemoryOutbox
 from streamer.message import Source
 from streamer.metrics import Metrics
@@ -77,7 +76,7 @@ def make_picking(
     settings: Settings,
     known: KnownChannels,
     bundle: Bundle,
-    stepper: Stepper,
+    stepper: Model,
     publish: Publish,
     metrics: Metrics,
     clock_ns: Callable[[], int],
@@ -99,12 +98,13 @@ def make_picking(
         provisional=settings.picks.provisional,
         latency_high_s=settings.picks.latency_high_s,
         clock_ns=clock_ns,
+        most_rows=settings.engine.most_rows,
         watch=StationWatch(settings.status.rate_rule(), settings.mute.rule),
     )
 
 
 def make_model(
-    settings: Settings, picks: PickSettings, bundle: Bundle, stepper: Stepper, clock_ns: Callable[[], int]
+    settings: Settings, picks: PickSettings, bundle: Bundle, stepper: Model, clock_ns: Callable[[], int]
 ) -> ModelRun:
     """A model to run beside the first: a shadow or a successor. Raises ConfigError as ``PickSettings.rules`` does."""
     return ModelRun(

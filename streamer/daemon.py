@@ -18,11 +18,11 @@ from pathlib import Path
 import structlog
 
 from picker.bundle import Bundle
-from picker.stepper import Stepper
 from picker.version import installed_version
 from streamer.assembly import make_model, make_picking, make_publisher, make_shadow_publisher
 from streamer.capture.recorder import recorder_of
 from streamer.endpoint import Endpoint
+from streamer.engine import Model
 from streamer.health import Health
 from streamer.metrics import Metrics
 from streamer.model_run import ModelRun
@@ -59,10 +59,10 @@ class Daemon:
         self,
         settings: Settings,
         bundle: Bundle,
-        stepper: Stepper,
+        stepper: Model,
         *,
         outbox: Outbox | None = None,
-        shadow: tuple[Bundle, Stepper] | None = None,
+        shadow: tuple[Bundle, Model] | None = None,
         keep: bool = False,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -115,7 +115,7 @@ class Daemon:
         keeper.register(self.metrics)
         return keeper
 
-    def _shadow(self, bundle: Bundle, stepper: Stepper) -> ShadowService:
+    def _shadow(self, bundle: Bundle, stepper: Model) -> ShadowService:
         """The model of [shadow] and its way to the broker."""
         picks = self.settings.shadow.picks(self.settings.picks)
         model = make_model(self.settings, picks, bundle, stepper, self.clock_ns)
@@ -130,7 +130,7 @@ class Daemon:
         """Whether another model is about to take over."""
         return self.picking.swap is not None
 
-    def swap(self, settings: Settings, bundle: Bundle, stepper: Stepper) -> None:
+    def swap(self, settings: Settings, bundle: Bundle, stepper: Model) -> None:
         """Let ``bundle`` take over when it is warm, with its thresholds and the warm-up of ``settings``.
 
         Raises ConfigError where the thresholds do not fit the bundle.

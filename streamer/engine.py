@@ -12,32 +12,34 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from picker.slots import HostSlots, SlotModel, Slots
 from picker.spec import PickerSpec
 from picker.stepper import State, Stepper
 from streamer.chunk import Chunk, StationKey
 
+Model = Stepper | SlotModel
+"""A step graph whose states the engine keeps, or that keeps them itself."""
 FIRST_CAPACITY = 8
+ROOMY = 4
+"""With fewer than one station in so many slots, half of the slots are given back."""
 
 
 class Engine:
     """Steps stations through the graph. Each station has a slot, a row of every state array; slots grow by doubling.
 
-    Not safe for several threads at once: whoever calls ``step`` in a worker thread waits for it before the next call.
+    The states are on the host for a Stepper, and where the model keeps them for a SlotModel. Not safe for several
+    threads at once: whoever calls ``step`` in a worker thread waits for it before the next call.
     """
 
-    def __init__(self, stepper: Stepper, capacity: int = FIRST_CAPACITY) -> None:
+    def __init__(self, model: Model, capacity: int = FIRST_CAPACITY) -> None:
         self.counts: Counter[str] = Counter()
         """``calls`` of the graph, ``steps`` of one station, ``not_finite``: those after which one starts afresh."""
-        self._stepper = stepper
+        self.spec: PickerSpec = model.spec
+        """What the graph is."""
         self._slots: dict[StationKey, int] = {}
         self._free = list(range(capacity))
-        self._state = stepper.fresh_state(capacity)
-        self._fresh = stepper.fresh_state(1)
-
-    @property
-    def spec(self) -> PickerSpec:
-        """What the graph is."""
-        return self._stepper.spec
+        self._states: Slots = model.slots(capacity) if isinstance(model, SlotModel) else HostSlots(model, capacity)
+        self._least = capacity
 
     @property
     def stations(self) -> int:
@@ -58,24 +60,27 @@ class Engine:
         """
         if not chunks:
             return []
-        slots = [self._slot(chunk.station) for chunk in chunks]
+        self._give_back()
+        slots = self._taken([chunk.station for chunk in chunks])
         if len(set(slots)) < len(slots):
             raise ValueError("two chunks of one station in one step")
         order = sorted(range(len(chunks)), key=slots.__getitem__)
         rows = np.array([slots[index] for index in order])
-        probabilities, after = self._stepper.step(
+        probabilities = self._states.step(
+            rows,
             np.stack([chunks[index].samples for index in order]),
             np.stack([chunks[index].valid for index in order]),
             np.array([chunks[index].reset for index in order]),
-            self._gathered(rows),
+            whole=len(rows) == len(self._slots) and int(rows[-1]) == len(rows) - 1,
         )
-        self._scatter(rows, after)
         self.counts["calls"] += 1
         self.counts["steps"] += len(chunks)
-        results: list[NDArray[np.float32]] = [probabilities[0]] * len(chunks)
         finite: NDArray[np.bool_] = np.all(np.isfinite(probabilities), axis=(1, 2))
+        if not finite.all():
+            probabilities = self._start_afresh(rows, finite, probabilities)
+        results: list[NDArray[np.float32]] = [probabilities[0]] * len(chunks)
         for row, index in enumerate(order):
-            results[index] = probabilities[row] if finite[row] else self._start_afresh(slots[index])
+            results[index] = probabilities[row]
         return results
 
     def remove(self, station: StationKey) -> None:
@@ -86,58 +91,47 @@ class Engine:
 
     def saved(self) -> tuple[list[StationKey], State]:
         """The stations that hold a slot and a copy of their states, in the same order; for a snapshot."""
-        rows = np.array(list(self._slots.values()), dtype=np.int_)
-        return list(self._slots), tuple(tensor[rows] for tensor in self._state)
+        stations = sorted(self._slots, key=self._slots.__getitem__)
+        return stations, self._states.read(np.array([self._slots[station] for station in stations], dtype=np.int_))
 
     def restore(self, stations: Sequence[StationKey], state: Sequence[NDArray[np.float32]]) -> None:
         """Take up ``stations`` with the states ``saved`` gave. Raises ValueError where they are another graph's."""
-        wanted = [(fresh.shape[1:], fresh.dtype) for fresh in self._fresh]
+        wanted = [(t.shape, np.dtype(t.dtype)) for t in self.spec.state]
         if wanted != [(tensor.shape[1:], tensor.dtype) for tensor in state]:
             raise ValueError("its model states are not those of this bundle")
-        rows = np.array([self._slot(station) for station in stations], dtype=np.int_)
-        for tensor, before in zip(self._state, state, strict=True):
-            tensor[rows] = before
+        slots = np.array(self._taken(stations), dtype=np.int_)
+        order = np.argsort(slots)
+        self._states.write(slots[order], [tensor[order] for tensor in state])
 
-    def _slot(self, station: StationKey) -> int:
-        if station not in self._slots:
-            if not self._free:
-                self._grow()
-            slot = heapq.heappop(self._free)
-            self._clear(slot)
-            self._slots[station] = slot
-        return self._slots[station]
+    def _taken(self, stations: Sequence[StationKey]) -> list[int]:
+        """The slot of each station; those that had none get one, and are fresh."""
+        new = [station for station in dict.fromkeys(stations) if station not in self._slots]
+        while len(self._free) < len(new):
+            old = self.capacity
+            self._states.resize(2 * old, np.arange(old))
+            self._free += range(old, 2 * old)
+        for station in new:
+            self._slots[station] = heapq.heappop(self._free)
+        if new:
+            self._states.clear(np.array(sorted(self._slots[station] for station in new)))
+        return [self._slots[station] for station in stations]
 
-    def _grow(self) -> None:
-        old = self.capacity
-        grown = self._stepper.fresh_state(2 * old)
-        for tensor, before in zip(grown, self._state, strict=True):
-            tensor[:old] = before
-        self._state = grown
-        self._free = list(range(old, 2 * old))
-
-    def _clear(self, slot: int) -> None:
-        for tensor, fresh in zip(self._state, self._fresh, strict=True):
-            tensor[slot] = fresh[0]
-
-    def _gathered(self, rows: NDArray[np.int_]) -> State:
-        """State of ``rows`` (ascending): views where they are the first ones without a hole, else copies."""
-        count = len(rows)
-        if rows[-1] == count - 1:
-            return tuple(tensor[:count] for tensor in self._state)
-        return tuple(tensor[rows] for tensor in self._state)
-
-    def _scatter(self, rows: NDArray[np.int_], after: State) -> None:
-        count = len(rows)
-        if count == self.capacity:
-            self._state = after
+    def _give_back(self) -> None:
+        """Halve the slots where most are free: stations that are left move to the first ones."""
+        capacity = self.capacity
+        while capacity > self._least and ROOMY * len(self._slots) < capacity:
+            capacity //= 2
+        if capacity == self.capacity:
             return
-        for tensor, new in zip(self._state, after, strict=True):
-            if rows[-1] == count - 1:
-                tensor[:count] = new
-            else:
-                tensor[rows] = new
+        stations = sorted(self._slots, key=self._slots.__getitem__)
+        self._states.resize(capacity, np.array([self._slots[station] for station in stations], dtype=np.int_))
+        self._slots = {station: slot for slot, station in enumerate(stations)}
+        self._free = list(range(len(stations), capacity))
 
-    def _start_afresh(self, slot: int) -> NDArray[np.float32]:
-        self.counts["not_finite"] += 1
-        self._clear(slot)
-        return np.full((len(self.spec.phases), self.spec.chunk_samples), np.nan, dtype=np.float32)
+    def _start_afresh(
+        self, rows: NDArray[np.int_], finite: NDArray[np.bool_], probabilities: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """``probabilities`` whose rows that are not finite are NaN throughout; their states become fresh."""
+        self.counts["not_finite"] += int((~finite).sum())
+        self._states.clear(rows[~finite])
+        return np.where(finite[:, None, None], probabilities, np.float32(np.nan))

@@ -51,7 +51,7 @@ class Reload:
             _log.warning("reload refused: another bundle warms up, try again when it has been swapped")
             return
         settings = await asyncio.to_thread(load_settings, self._config)
-        bundle, stepper = await asyncio.to_thread(open_model, settings.bundle.path, settings.engine.threads)
+        bundle, stepper = await asyncio.to_thread(open_model, settings.bundle.path, settings.engine)
         same = bundle.digest == daemon.picking.model.bundle.digest
         keys = changed(daemon.settings, settings) - (frozenset() if not same else frozenset({"bundle.path"}))
         if waiting := sorted(keys if same else keys - TAKEN):

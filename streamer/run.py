@@ -79,9 +79,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _opened(settings: Settings) -> partial[Daemon]:
     """What makes the daemon of the settings, whose models are sound."""
-    bundle, stepper = open_model(settings.bundle.path, settings.engine.threads)
+    bundle, stepper = open_model(settings.bundle.path, settings.engine)
     path = settings.shadow.path
-    shadow = None if path is None else open_model(path, settings.engine.threads)
+    shadow = None if path is None else open_model(path, settings.engine)
     return partial(Daemon, settings, bundle, stepper, shadow=shadow)
 
 

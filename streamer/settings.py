@@ -44,8 +44,26 @@ class BundleSettings(Section):
 class EngineSettings(Section):
     """[engine]: what runs the model."""
 
-    kind: Literal["cpu"] = Field(default="cpu", description='Inference engine: "cpu" is ONNX Runtime on the processor.')
-    threads: int = Field(default=1, ge=1, le=256, description="Threads of one call of the model.")
+    kind: Literal["cpu", "cuda", "tensorrt"] = Field(
+        default="cpu",
+        description='Inference engine: "cpu" is ONNX Runtime on the processor, "cuda" ONNX Runtime on an NVIDIA GPU '
+        'with the states in its memory (extra gpu), "tensorrt" a plan of `python -m export plan` (extra tensorrt).',
+    )
+    threads: int = Field(default=1, ge=1, le=256, description="Threads of one call of the model, on the processor.")
+    device: int = Field(default=0, ge=0, le=64, description="Number of the GPU, as nvidia-smi counts them.")
+    cuda_graph: bool = Field(
+        default=False,
+        description='For kind "cuda": steps of 16, 32, 64 and so on stations are captured as CUDA graphs and replayed, '
+        "which saves launches in small calls and takes device memory for each size.",
+    )
+    most_rows: int = Field(
+        default=512, ge=1, le=65536, description="Stations in one call of the model; a GPU likes thousands."
+    )
+    fallback: bool = Field(
+        default=False,
+        description="Whether the processor takes over, with a warning, where the GPU cannot be used at the start; "
+        "otherwise the daemon refuses to start.",
+    )
 
 
 class StationSettings(Section):

@@ -1,0 +1,158 @@
+"""How many stations one GPU serves in real time: the exported step, the same step in torch, and a fused kernel.
+
+    PYTHONPATH=. python3 benchmarks/step_gpu.py [--presets small base] [--batches 256 1024 8192] [--only WORD ...]
+
+In one run, for each preset and batch: ONNX Runtime on CUDA with I/O binding and states that stay on the device (the
+graph of ``export build`` in fp32 with TF32 and in fp16, the fused graph of ``export.fused`` in both, each with and
+without ONNX Runtime's CUDA graph), the slots of the daemon's engine from host to host, torch in bf16 as a CUDA graph,
+`torch.compile`, and both with the mLSTM step as one Triton kernel. Each contender has a process of its own; one that
+fails is a row. See README.md in this folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+import torch
+from gpu import device_of, keep, lines, machine_and_gpu, results_file
+from step_graphs import FORMS, Graph, export_all, floor_bytes, network
+from step_measure import Job, Measurement, Row, copy_bandwidth
+from step_report import Findings, markdown, row_line
+
+from picker.model.config import PRESETS
+
+TORCH: tuple[tuple[str, str, bool], ...] = (
+    ("torch, bf16 autocast, CUDA graph", "autocast", False),
+    ("torch, bf16 products, CUDA graph", "casts", False),
+    ("torch, Triton kernel, CUDA graph", "kernel", False),
+    ("torch.compile, CUDA graph", "autocast", True),
+    ("torch.compile, Triton kernel, CUDA graph", "kernel", True),
+)
+"""Title, kind and whether it is compiled."""
+SLOTS: tuple[tuple[str, str, bool], ...] = (
+    ("all ready", "all", False),
+    ("half of them ready", "sparse", False),
+    ("half of them ready, CUDA graph", "sparse", True),
+)
+"""The same of the engine "cuda": which stations a call has, and whether its steps are captured."""
+CHECKPOINTS = Path(__file__).parents[1] / "models" / "checkpoints"
+QUICK_BATCHES, BATCHES = (2, 5), (256, 1024, 8192)
+PATIENCE_S = 100.0
+"""For one contender on one preset."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print and keep the report; exit status 1 where a contender failed on a GPU."""
+    options = _parser().parse_args(arguments)
+    device = device_of(options.quick)
+    batches = tuple(options.batches or (QUICK_BATCHES if options.quick else BATCHES))
+    checkpoints = {name: CHECKPOINTS / f"{name}.safetensors" for name in options.presets}
+    checkpoints = {name: path for name, path in checkpoints.items() if path.is_file()}
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        graphs = export_all(Path(folder), options.presets, checkpoints, _forms(options.only))
+        rows, waiting = list[Row](), list[Measurement]()
+        for job in [*jobs(options.presets, batches, checkpoints, options.only), None]:
+            if job is not None:  # the next one gets ready on the processor while this one is measured
+                waiting.append(Measurement(_with_graph(job, graphs), device))
+            while len(waiting) > (job is not None):
+                rows += _said(waiting.pop(0).rows(options.patience))
+        exported = {title: graph for title, future in graphs.items() if isinstance(graph := _graph(future), Graph)}
+    machine, gpu = machine_and_gpu()
+    findings = Findings(
+        facts=lines(machine, gpu),
+        rows=rows,
+        graphs=exported,
+        networks={name: _size(name, checkpoints.get(name), batches) for name in options.presets},
+        bandwidth=copy_bandwidth(device),
+        memory_bytes=torch.cuda.get_device_properties(0).total_memory if device.type == "cuda" else 0,
+        took_s=time.perf_counter() - began,
+    )
+    keep(options.out or results_file("step_gpu", machine, gpu), markdown(findings))
+    return int(any(row.failed for row in rows) and not options.quick)
+
+
+def jobs(
+    presets: Sequence[str], batches: tuple[int, ...], checkpoints: dict[str, Path], only: Sequence[str] = ()
+) -> list[Job]:
+    """Every contender on every preset; torch first, for the graphs are exported meanwhile; compilation last."""
+    found = []
+    for title, kind, compiled in sorted(TORCH, key=lambda entry: entry[2]):
+        found += [Job(title=title, engine="torch", preset=name, batches=batches, checkpoint=checkpoints.get(name),
+                      kind=kind, compiled=compiled) for name in presets]  # fmt: skip
+    plain = [job for job in found if not job.compiled]
+    ort = [
+        Job(title=f"ONNX Runtime, {form}{', CUDA graph' * captured}", engine="ort", preset=name, batches=batches,
+            checkpoint=checkpoints.get(name), cuda_graph=captured)
+        for form in FORMS for captured in (False, True) for name in presets
+    ]  # fmt: skip
+    ort += [
+        Job(title=f"daemon's slots, fused fp16, {words}", engine="slots", preset=name, batches=batches,
+            checkpoint=checkpoints.get(name), cuda_graph=captured, kind=kind)
+        for words, kind, captured in SLOTS for name in presets
+    ]  # fmt: skip
+    ordered = [*plain, *ort, *(job for job in found if job.compiled)]
+    return [job for job in ordered if not only or any(word in job.title for word in only)]
+
+
+def _forms(only: Sequence[str]) -> list[str]:
+    titles = {job.title for job in jobs(["small"], (1,), {}, only)}
+    return [form for form in FORMS if any(form in title for title in titles)]
+
+
+def _with_graph(job: Job, graphs: dict[str, Future[Graph]]) -> Job:
+    """``job`` with the graph of its title, once that is written; without it where it could not be."""
+    if job.engine == "torch":
+        return job
+    form = job.title.split(", ")[1]
+    graph = _graph(graphs[f"{job.preset} {form}"])
+    if isinstance(graph, str):
+        print(f"{job.preset} {form} could not be exported: {graph}", file=sys.stderr)
+    return Job(**{**vars(job), "graph": graph if isinstance(graph, Graph) else None})
+
+
+def _graph(future: Future[Graph]) -> Graph | str:
+    try:
+        return future.result()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _said(rows: list[Row]) -> list[Row]:
+    for row in rows:
+        print(row_line(row), flush=True)
+    return rows
+
+
+def _size(name: str, checkpoint: Path | None, batches: tuple[int, ...]) -> tuple[int, dict[int, int]]:
+    """Bytes of state a station, and the fewest bytes of a step by batch."""
+    model = network(name, checkpoint)
+    state = sum(t.numel() * 4 for t in _flat(model.initial_state(1)))
+    return state, {batch: floor_bytes(model, batch) for batch in batches}
+
+
+def _flat(state: object) -> list[torch.Tensor]:
+    from picker.model.state import named
+
+    return [tensor for _, tensor in named(state)]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Stations that one GPU serves in real time.")
+    parser.add_argument("--presets", nargs="+", choices=sorted(PRESETS), default=["small", "base"])
+    parser.add_argument("--batches", nargs="+", type=int, help="stations a call (256 1024 8192)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="contenders whose title holds a WORD")
+    parser.add_argument("--patience", type=float, default=PATIENCE_S, help="seconds that a contender may take")
+    parser.add_argument("--quick", action="store_true", help="try the script on a processor; its figures mean nothing")
+    parser.add_argument("--out", type=Path, help="results file; without it, one in results/ named after GPU and day")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""Which engine the settings get, and the one error where it is not to be had."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from structlog.testing import capture_logs
+from tiny_bundle import write_tiny_bundle
+
+from picker import cuda_model
+from picker.bundle import load_bundle
+from picker.device_slots import DeviceModel, Place
+from picker.errors import BundleError, ConfigError
+from picker.runtime import onnxruntime
+from picker.stepper import OnnxStepper
+from streamer.engine import Engine
+from streamer.model_files import open_model
+from streamer.settings import EngineSettings
+
+CPU = "CPUExecutionProvider"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_tiny_bundle(tmp_path / "bundle")
+
+
+def gpu_build(monkeypatch: pytest.MonkeyPatch, version: str = "1.31.1", said: str = "", works: bool = False) -> None:
+    """ONNX Runtime as the GPU build behaves: where CUDA cannot be used it prints why and goes on without."""
+    real = onnxruntime()
+
+    def session(graph: Any, options: Any, providers: list[Any]) -> Any:
+        opened = real.InferenceSession(graph, options, providers=[CPU])
+        if works:
+            opened.get_providers = lambda: [cuda_model.PROVIDER, CPU]
+        elif said:
+            print(f"EP Error {said} Falling back to ['CPUExecutionProvider'] and retrying.")
+        return opened
+
+    runtime = SimpleNamespace(**vars(real))
+    runtime.__version__, runtime.InferenceSession = version, session
+    runtime.get_available_providers = lambda: [cuda_model.PROVIDER, CPU]
+    runtime.set_default_logger_severity = lambda level: None
+    runtime.preload_dlls = lambda directory: None
+    monkeypatch.setattr(cuda_model, "onnxruntime", lambda: runtime)
+
+
+def test_cuda_without_the_gpu_build(folder: Path) -> None:
+    """The build for processors has no CUDA: the error names the extra, and the other way out."""
+    with pytest.raises(ConfigError, match=r"without CUDA.*onset\[gpu\].*engine.kind to cpu"):
+        open_model(folder, EngineSettings(kind="cuda"))
+
+
+def test_an_old_library_is_named_with_the_version_it_takes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Older builds lack operators."""
+    gpu_build(monkeypatch, version="1.22.0")
+    with pytest.raises(ConfigError, match=r"1\.22\.0 is installed.*needs 1\.31 or later.*onset\[gpu\]"):
+        open_model(folder, EngineSettings(kind="cuda"))
+
+
+def test_no_usable_gpu_is_never_a_silent_processor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime goes on without CUDA and only prints why: the daemon refuses, with that reason."""
+    gpu_build(monkeypatch, said="CUDA failure 100: no CUDA-capable device is detected")
+    with pytest.raises(ConfigError, match=r"cannot use the GPU.*nvidia-smi.*no CUDA-capable device"):
+        open_model(folder, EngineSettings(kind="cuda"))
+    gpu_build(monkeypatch)
+    with pytest.raises(ConfigError, match="it gives no reason"):
+        open_model(folder, EngineSettings(kind="cuda"))
+
+
+def test_fallback_is_taken_when_told_to_and_said_once(folder: Path) -> None:
+    """One warning with the reason; then the processor, as if it had been asked for."""
+    with capture_logs() as logs:
+        _, stepper = open_model(folder, EngineSettings(kind="cuda", fallback=True))
+    assert isinstance(stepper, OnnxStepper)
+    assert [(line["log_level"], line["engine"]) for line in logs] == [("warning", "cuda")]
+    assert "without CUDA" in logs[0]["reason"]
+
+
+def test_tensorrt_without_library_or_gpu(folder: Path) -> None:
+    """The error says what to install, or that there is no GPU; the processor is not taken."""
+    with pytest.raises(ConfigError, match=r"cuda-bindings|GPU|tensorrt"):
+        open_model(folder, EngineSettings(kind="tensorrt"))
+
+
+def test_a_bundle_that_is_damaged_is_an_error_on_every_engine(folder: Path) -> None:
+    """Fallback is for what this machine lacks; on the processor a truncated graph is refused too."""
+    whole = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(whole[: len(whole) // 2])
+    for engine in (EngineSettings(), EngineSettings(kind="cuda", fallback=True)):
+        with pytest.raises(BundleError, match=r"model\.onnx"):
+            open_model(folder, engine)
+
+
+def write_fused(folder: Path, **changes: Any) -> None:
+    """A fused graph (here the graph itself) with its proof."""
+    content = (folder / "model.onnx").read_bytes()
+    (folder / "fused.onnx").write_bytes(content)
+    proof = {"digest": load_bundle(folder).digest, "sha256": hashlib.sha256(content).hexdigest(), "passed": True}
+    (folder / "fused.json").write_text(json.dumps({**proof, **changes}))
+
+
+def test_cuda_takes_the_fused_graph(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the bundle holds one that is proved; stations are stepped through it."""
+    gpu_build(monkeypatch, works=True)
+    monkeypatch.setattr(cuda_model, "Place", lambda kind, index: Place())  # the provider is the processor's after all
+    write_fused(folder)
+    (folder / "model.onnx").rename(folder / "kept")
+    bundle = load_bundle_with(folder, "kept")
+    model = cuda_model.open_cuda(bundle)
+    assert isinstance(model, DeviceModel)
+    assert Engine(model).capacity == 8
+    assert np.isfinite(model.slots(2).step(np.arange(2), *quiet(2), whole=False)).all()
+
+
+def load_bundle_with(folder: Path, name: str) -> Any:
+    """The bundle, its ``model.onnx`` gone after it was loaded."""
+    (folder / name).rename(folder / "model.onnx")
+    bundle = load_bundle(folder)
+    (folder / "model.onnx").unlink()
+    return bundle
+
+
+def quiet(rows: int) -> tuple[Any, Any, Any]:
+    chunk = np.zeros((rows, 3, 64), np.float32)
+    return chunk, chunk == 0, np.ones(rows, np.bool_)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"digest": "0" * 64}, "is of the bundle 00000000"),
+        ({"sha256": "0" * 64}, "cut short or changed"),
+        ({"passed": False}, "not the network"),
+        ({"passed": None}, "not the network"),
+    ],
+)
+def test_a_fused_graph_that_is_not_proved_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], said: str
+) -> None:
+    """Stale, truncated or without a proof that passed: one error that says which and how to mend it."""
+    gpu_build(monkeypatch, works=True)
+    write_fused(folder, **changes)
+    with pytest.raises(BundleError, match=said + r".*export fuse"):
+        open_model(folder, EngineSettings(kind="cuda"))
+    (folder / "fused.json").unlink()
+    with pytest.raises(BundleError, match=r"fused.json: missing.*export fuse"):
+        open_model(folder, EngineSettings(kind="cuda"))
