@@ -71,6 +71,7 @@ def _identity(bundle: Bundle) -> str:
         ("input", f"components {', '.join(spec.components)} at {spec.sampling_rate_hz:g} Hz, any amplitude unit"),
         ("output", f"probabilities of {', '.join(spec.phases)} at {spec.sampling_rate_hz:g} Hz"),
         ("thresholds", ", ".join(f"{phase} {value:g}" for phase, value in spec.thresholds.items())),
+        *((f"stated of {phase}", f"`{calibration}`") for phase, calibration in spec.calibration.items()),
         ("parameters", f"{provenance['parameters']:,}"),
         ("state", f"{spec.state_bytes:,} bytes a station"),
         ("multiply-adds", f"{provenance['multiply_adds_per_station_second'] / 1e6:.1f} million a station-second"),

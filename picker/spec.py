@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from picker.calibration import PhaseCalibration, phases_of
 from picker.errors import BundleError
 
 SPEC_VERSION = 1
+DEFAULT_THRESHOLDS: Mapping[str, float] = {"P": 0.3, "S": 0.3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,8 @@ class PickerSpec:
     """The contract between a step graph and whoever drives it.
 
     A step takes ``chunk_samples`` samples of each component and yields as many probabilities of each phase; the
-    probability at output sample t speaks of input sample ``t - lookahead_samples``.
+    probability at output sample t speaks of input sample ``t - lookahead_samples``. ``thresholds`` are for the raw
+    probability, ``calibration`` (by phase; what is not named is stated raw) for what is told of a pick.
     """
 
     name: str
@@ -42,7 +45,8 @@ class PickerSpec:
     components: str = "ZNE"
     chunk_samples: int = 64
     phases: tuple[str, ...] = ("P", "S", "N")
-    thresholds: Mapping[str, float] = field(default_factory=lambda: {"P": 0.3, "S": 0.3})
+    thresholds: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_THRESHOLDS))
+    calibration: Mapping[str, PhaseCalibration] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     version: int = SPEC_VERSION
 
@@ -53,7 +57,10 @@ class PickerSpec:
 
     def to_json(self) -> str:
         """The text of ``spec.json``."""
-        return json.dumps(asdict(self), indent=2) + "\n"
+        values = asdict(self)
+        if not values["calibration"]:  # so that a bundle from before there were any keeps its text and its digest
+            del values["calibration"]
+        return json.dumps(values, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str, source: str = "spec.json") -> PickerSpec:
@@ -73,10 +80,10 @@ class PickerSpec:
                 StateTensor(name=t["name"], shape=tuple(t["shape"]), dtype=t["dtype"]) for t in values["state"]
             )
             values["phases"] = tuple(values["phases"])
-            if unknown := sorted(values["thresholds"].keys() - set(values["phases"])):
-                raise BundleError(
-                    f"{source}: thresholds names {', '.join(unknown)}, which phases lacks; mend spec.json"
-                )
+            values["calibration"] = phases_of(values.get("calibration", {}))
+            for key in ("thresholds", "calibration"):
+                if unknown := sorted(values[key].keys() - set(values["phases"])):
+                    raise BundleError(f"{source}: {key} names {', '.join(unknown)}, which phases lacks; mend spec.json")
             return cls(**values)
-        except (AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{source}: {error}; export the bundle again") from error
