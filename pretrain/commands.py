@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pretrain import calibrate_command, continuous_command, evaluate_command
+from pretrain import calibrate_command, continuous_command, evaluate_command, splice_command
 from pretrain import pack_command as packing
 from pretrain.pack_command import size_bytes as size_bytes
 from pretrain.simulate import command as simulation
@@ -59,6 +59,13 @@ COMMANDS = {
         examples=continuous_command.EXAMPLES,
         add_arguments=continuous_command.add_arguments,
         run=continuous_command.run,
+    ),
+    "evaluate-splice": Command(
+        help="compare recall after a minute and after hours of stream",
+        description=splice_command.DESCRIPTION,
+        examples=splice_command.EXAMPLES,
+        add_arguments=splice_command.add_arguments,
+        run=splice_command.run,
     ),
     "calibrate": Command(
         help="choose thresholds and calibrate what a bundle states of its picks",

@@ -66,7 +66,7 @@ def _latency(axis: Any, latency: Mapping[str, Any]) -> None:
                 words = f"{phase} {message}, median {latency[phase]['median'][message]:.2f} s"
                 shares = np.linspace(0, 1, len(quantiles))
                 axis.plot(quantiles, shares, style, color=COLOURS[phase], label=words)
-    axis.set(title="From the onset to the message, time of the data", xlabel="s", ylabel="share of picks", ylim=(0, 1))
+    axis.set(title="Latency, onset to message", xlabel="s of data", ylabel="share of picks", ylim=(0, 1))
     if axis.get_legend_handles_labels()[1]:
         axis.legend(fontsize="small")
 

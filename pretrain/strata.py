@@ -42,7 +42,7 @@ def snr_db(trace: Trace, phase: str) -> float | None:
     # From well before the noise, so that the filter has settled.
     begun = max(0, first - round(5 * RATE_HZ))
     data = trace.waveform[valid, begun:last].astype(np.float64)
-    filtered = sosfilt(butter(2, BAND_HZ, "bandpass", fs=RATE_HZ, output="sos"), data - data[:, :1])
+    filtered = sosfilt(butter(4, BAND_HZ, "bandpass", fs=RATE_HZ, output="sos"), data - data[:, :1])
     noise = np.sqrt((filtered[:, first - begun : onset - guard - begun] ** 2).mean(axis=1))
     signal = np.sqrt((filtered[:, onset - begun :] ** 2).mean(axis=1))
     usable = (noise > 0) & (signal > 0)

@@ -130,6 +130,32 @@ def test_a_calibration_becomes_part_of_the_specification(bundle: Bundle, run_fol
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.usefixtures("short_proof", "written_before")
+def test_the_card_has_latency_calibration_and_peers(run_folder: Path, tmp_path: Path) -> None:
+    """Of an evaluation that has them, with intervals; a source may lack a phase."""
+    times = {name: {"first": 0.86, "confirmed": 1.06, "between": 0.0} for name in ("median", "p95")}
+    trust = {
+        "expected_calibration_error": 0.031,
+        "within": [0.02, 0.09],
+        "coverage": {"share": 0.7, "within": [0.6, 0.8], "picks": 90},
+    }
+    one = {"0.5s": {"f1": 0.9, "ours_less_theirs": -0.0123, "within": [-0.04, 0.02]}}
+    figures = {
+        **FIGURES,
+        "by_source": {"here": {"P": {"0.5s": {"n": 4, "recall": 1.0, "precision": 1.0, "f1": 1.0}}}},
+        "latency_s": {"P": times, "S": times},
+        "calibration": {"P": trust, "S": {}},
+        "peers": {"other": {"paired": True, "P": one, "S": one}},
+    }
+    evaluation = tmp_path / "dev.json"
+    evaluation.write_text(json.dumps(figures))
+    made = build(run_folder / "picker.safetensors", tmp_path / "made", sources=CardSources(evaluation=evaluation))
+    card = (made.folder / "card.md").read_text()
+    assert "| P | 0.86, 0.86 | 1.06, 1.06 | 0.031 (0.020 to 0.090) | 0.700 (0.600 to 0.800) |" in card
+    assert "| S | 0.86, 0.86 | 1.06, 1.06 | – | – |" in card
+    assert "| other | P | 0.5 s | 0.900 | -0.012 (-0.040 to 0.020) | paired |" in card
+
+
 def sabotaged(change: Callable[[np.ndarray], np.ndarray], bundle: Bundle) -> Callable[[Picker, Path], None]:
     """A writer of graphs whose largest weight is not the network's."""
 
