@@ -23,6 +23,8 @@ from pretrain.reliability import JudgedPick, judged
 
 WARM_S = 60.0
 """Data streamed before a held-out stretch, whose picks do not count."""
+FIT_FROM = 0.3
+"""Picks from this probability on are fitted to, however high the thresholds: a few dozen make no fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +129,7 @@ def calibrate(
     checkpoint_sha256: str | None = None,
     said: Mapping[str, Any] | None = None,
 ) -> Calibration:
-    """The calibration of the picks that reach ``thresholds``; ``said`` goes into its provenance.
+    """The calibration of the picks that reach ``thresholds``, or FIT_FROM; ``said`` goes into its provenance.
 
     ``doubtful`` are records whose labels are rough: they help to tell how far residuals spread, and nothing else.
     """
@@ -143,5 +145,5 @@ def calibrate(
 
 
 def _counted(evaluation: Evaluation, thresholds: Mapping[str, float]) -> list[JudgedPick]:
-    picks = [pick for pick in evaluation.picks if pick.probability >= thresholds[pick.phase]]
+    picks = [pick for pick in evaluation.picks if pick.probability >= min(FIT_FROM, thresholds[pick.phase])]
     return judged(evaluation.references, picks)

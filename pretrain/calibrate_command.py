@@ -23,7 +23,7 @@ Choose the thresholds of P and S and fit what a bundle states of its picks, on d
 held-out fold of labelled events and, with --continuous, the ten-minute blocks that `pretrain pack` holds out of
 continuous data. The thresholds have the best mean F1 (0.1 and 0.5 s, P and S) of those that leave at most --most-false
 picks an hour of one station without a counterpart within 2 s among the machine picks of their phase. Then a temperature
-(or temperature and bias, or neither: whichever suits held-out events best) is fitted to the probabilities of those
+(with a bias if that suits held-out events better) is fitted to the probabilities of those
 picks, and a factor and a floor to the widths of their peaks, so that 68 % of residuals lie within the uncertainty.
 `python -m export build --calibration FILE` puts the result into the bundle."""
 EXAMPLES = """\

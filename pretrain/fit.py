@@ -42,9 +42,9 @@ def logit(probability: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def fit_probability(raw: NDArray[np.float64], right: NDArray[np.bool_], groups: Sequence[str]) -> ProbabilityFit:
-    """Nothing, a temperature, or a temperature and a bias: whichever makes picks of held-out events likeliest.
+    """A temperature, with a bias where picks of held-out events are likelier with it than without.
 
-    A fifth of the events is held out at a time.
+    A fifth of the events is held out at a time. How likely they are as they are is told beside.
     """
     part_of = {name: number % PARTS for number, name in enumerate(sorted(set(groups)))}
     part = np.array([part_of[group] for group in groups])
@@ -57,7 +57,7 @@ def fit_probability(raw: NDArray[np.float64], right: NDArray[np.bool_], groups: 
                 slope, bias = _searched(raw[~out], right[~out], form)
                 likelihoods[out] = _log_likelihood(slope * logit(raw[out]) + bias, right[out].astype(np.float64))
         held_out[form] = float(np.nanmean(likelihoods))
-    slope, bias = _searched(raw, right, max(FORMS, key=lambda form: held_out[form]))
+    slope, bias = _searched(raw, right, max(FORMS[1:], key=lambda form: held_out[form]))
     return ProbabilityFit(temperature=1 / slope, bias=bias, held_out=held_out)
 
 

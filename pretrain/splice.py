@@ -21,8 +21,8 @@ from pretrain.evaluate import Ticker, decided
 from pretrain.metric import PHASES, TOLERANCES_S, Reference, nearest
 
 EARLY_S, LATE_S = 60.0, 5 * 3600.0
-SNRS_DB = (30.0, 20.0, 10.0)
-"""Ratio of the event's largest second to the noise, events in turn."""
+SNRS_DB = (26.0, 18.0, 10.0)
+"""Ratio of the first second of P to the noise, events in turn."""
 BEFORE_S, AFTER_S = 2.0, 12.0
 """How much of an event is added: from so long before P to so long after its last label; its own noise stays out."""
 TAPER_S = 0.5
@@ -88,16 +88,20 @@ def _centred(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
 def event_of(trace: Trace) -> tuple[NDArray[np.float32], int] | None:
     """The event cut out of a record, tapered at its ends, (3, M), and the sample of ``trace`` where it begins.
 
-    None where a component is missing, or P is not labelled at least 2 s after the beginning.
+    A horizontal that is missing adds nothing. None where the vertical is, or P is not labelled at least 2 s after the
+    beginning.
     """
     first = trace.p_sample
-    if first is None or not trace.valid.all():
+    if first is None:
         return None
     last = max(label.sample for label in trace.labels)
     begin, end = round(first - BEFORE_S * RATE_HZ), min(trace.samples, round(last + AFTER_S * RATE_HZ))
     if begin < 0 or end - last < RATE_HZ:
         return None
-    cut = trace.waveform[:, begin:end].astype(np.float64)
+    whole = np.asarray(trace.valid[:, begin:end].all(axis=1))
+    if not whole[0]:
+        return None
+    cut = np.where(whole[:, None], trace.waveform[:, begin:end], 0.0).astype(np.float64)
     cut = cut - cut[:, : round((BEFORE_S - 0.5) * RATE_HZ)].mean(axis=1, keepdims=True)
     ramp = np.sin(np.linspace(0, np.pi / 2, round(TAPER_S * RATE_HZ))) ** 2
     cut[:, : len(ramp)] *= ramp
@@ -105,15 +109,8 @@ def event_of(trace: Trace) -> tuple[NDArray[np.float32], int] | None:
     return cut.astype(np.float32), begin
 
 
-def largest_second(waveform: NDArray[np.float32]) -> float:
-    """Root mean square of the sample-to-sample difference in the second where it is largest: blind to long periods."""
-    squares = (np.diff(waveform.astype(np.float64), axis=1) ** 2).mean(axis=0)
-    window = min(len(squares), round(RATE_HZ))
-    return float(np.sqrt(np.convolve(squares, np.ones(window) / window, "valid").max()))
-
-
-def typical_second(waveform: NDArray[np.float32]) -> float:
-    """The same over all of it."""
+def loudness(waveform: NDArray[np.float32]) -> float:
+    """Root mean square of the sample-to-sample difference: blind to offset and to long periods."""
     return float(np.sqrt((np.diff(waveform.astype(np.float64), axis=1) ** 2).mean()))
 
 
@@ -152,8 +149,8 @@ def splice(
 ) -> list[Spliced]:
     """Stream every usable event of ``traces`` in one of ``streams``, in turn, from both of its states.
 
-    The threshold is the bundle's. The event is scaled so that its largest second stands above the noise by one of
-    SNRS_DB, and its P lies 30 s into the bed.
+    The threshold is the bundle's. The event is scaled so that the first second of its P stands above the noise by one
+    of SNRS_DB, and its P lies 30 s into the bed.
     """
     early, late = states_of(stepper, streams, early_s, tick)
     events = [(trace, found) for trace in traces if (found := event_of(trace)) is not None]
@@ -179,7 +176,9 @@ def _placed(
 ) -> tuple[NDArray[np.float32], Reference]:
     """The bed with the event in it, and where its onsets are."""
     cut, begin = event
-    gain = 10 ** (snr_db / 20) * typical_second(stream.bed) / max(largest_second(cut), 1e-30)
+    first = round(BEFORE_S * RATE_HZ)
+    heard = cut[np.any(cut != 0, axis=1), first : first + round(RATE_HZ)]
+    gain = 10 ** (snr_db / 20) * loudness(stream.bed) / max(loudness(heard), 1e-30)
     at = round((30 - BEFORE_S) * RATE_HZ)
     waveform = stream.bed.copy()
     fits = min(cut.shape[1], waveform.shape[1] - at)

@@ -24,8 +24,8 @@ from pretrain.terminal import add_bundle_argument, add_threads_argument, new_con
 DESCRIPTION = """\
 Splice the same labelled events into streams of real noise after a minute and after five hours of them, and compare the
 recall at 0.5 s at the bundle's thresholds. The noise is that of continuous data 10 s before and 30 s after any machine
-pick; each event is added to the running noise 30, 20 or 10 dB above it, and the state is carried from the first sample.
-Below the noise, the last minute and the event itself the two runs are identical."""
+pick; each event is added to the running noise, the first second of its P 26, 18 or 10 dB above it, and the state is
+carried from the first sample. The last minute, the noise under the event and the event are the same in both."""
 EXAMPLES = """\
 example:
   pretrain evaluate-splice models/small data/labelled data/continuous --split dev"""
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--split", help="only this split of DATA, for example dev")
     add("--fold", help="only this fold of DATA, for example tune")
     add("--noise-split", help="only files below FOLDER/NOISE_SPLIT")
-    add("--streams", type=int, default=6, help="streams of noise (6)")
+    add("--streams", type=int, default=3, help="streams of noise (3)")
     add("--late-s", type=float, default=LATE_S, help=f"length of the long history ({LATE_S:g})")
     add("--json", type=Path, metavar="OUT.json", help="write every figure")
     add_threads_argument(parser)
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     traces = read_traces(options.data, split=options.split, fold=options.fold)
     usable = sum(event_of(trace) is not None for trace in traces)
     if not usable:
-        raise ConfigError(f"{options.data}: no record with P, three components and 2 s before it")
+        raise ConfigError(f"{options.data}: no record with P, a vertical and 2 s before it")
     picks = read_picks(options.continuous / MACHINE)
     records = [r for file in miniseed_files(options.continuous, options.noise_split) for r in read_miniseed(file)]
     streams = noise_streams(records, [_quiet(r, picks.get(r.code, [])) for r in records], options.late_s)
