@@ -150,7 +150,7 @@ def splice(
     """Stream every usable event of ``traces`` in one of ``streams``, in turn, from both of its states.
 
     The threshold is the bundle's. The event is scaled so that the first second of its P stands above the noise by one
-    of SNRS_DB, and its P lies 30 s into the bed.
+    of SNRS_DB (less where its own noise would be louder than the bed's), and its P lies 30 s into the bed.
     """
     early, late = states_of(stepper, streams, early_s, tick)
     events = [(trace, found) for trace in traces if (found := event_of(trace)) is not None]
@@ -177,8 +177,10 @@ def _placed(
     """The bed with the event in it, and where its onsets are."""
     cut, begin = event
     first = round(BEFORE_S * RATE_HZ)
-    heard = cut[np.any(cut != 0, axis=1), first : first + round(RATE_HZ)]
-    gain = 10 ** (snr_db / 20) * loudness(stream.bed) / max(loudness(heard), 1e-30)
+    alive, bed = cut[np.any(cut != 0, axis=1)], loudness(stream.bed)
+    gain = 10 ** (snr_db / 20) * bed / max(loudness(alive[:, first : first + round(RATE_HZ)]), 1e-30)
+    # Its own noise is never louder than the bed's: where that sets in would be an onset of its own.
+    gain = min(gain, bed / max(loudness(alive[:, round(TAPER_S * RATE_HZ) : first - 10]), 1e-30))
     at = round((30 - BEFORE_S) * RATE_HZ)
     waveform = stream.bed.copy()
     fits = min(cut.shape[1], waveform.shape[1] - at)
