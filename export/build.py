@@ -21,9 +21,11 @@ from export.graph import OPSET, write_onnx
 from export.parity import Progress
 from export.precision import lowered
 from picker.bundle import CARD, MODEL, PARITY, SPEC, Bundle, bundle_digest, load_bundle
+from picker.calibration import Calibration
 from picker.errors import BundleError, ConfigError
 from picker.model.checkpoint import load_picker
 from picker.model.picker import Picker, specification
+from picker.spec import DEFAULT_THRESHOLDS
 from picker.stepper import OnnxStepper
 
 CHECKPOINT = "picker.safetensors"
@@ -49,11 +51,28 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(file, model, provenance, hashlib.sha256(file.read_bytes()).hexdigest())
 
 
+def read_calibration(path: Path, source: Checkpoint) -> Calibration:
+    """The file of ``pretrain calibrate``; raises ConfigError where it is none, or was fitted for another checkpoint."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from error
+    calibration = Calibration.from_json(text, str(path))
+    if calibration.checkpoint_sha256 not in (None, source.sha256):
+        raise ConfigError(
+            f"{path}: was fitted for another checkpoint ({str(calibration.checkpoint_sha256)[:8]}...) than "
+            f"{source.path} ({source.sha256[:8]}...): build that one without it, run `pretrain calibrate` on what was "
+            "built, and build again"
+        )
+    return calibration
+
+
 def build(
     checkpoint: Path,
     out: Path,
     *,
     thresholds: Mapping[str, float] | None = None,
+    calibration: Path | None = None,
     name: str | None = None,
     sources: CardSources | None = None,
     precision: str = "fp32",
@@ -61,11 +80,12 @@ def build(
 ) -> Bundle:
     """Write the bundle of ``checkpoint`` (a file or a run folder) to the folder ``out`` and return it.
 
-    ``thresholds`` by phase default to PickerSpec's, ``name`` to the configuration's; ``sources`` are the card's further
-    files, ``precision`` is one of ``export.precision.PRECISIONS``. The same checkpoint, settings and library versions
-    give the same digest. Raises ConfigError for an input that is wrong, and BundleError, with the numbers, where the
-    exported graph is not the network or cannot be run here to prove it: then nothing is written, and a bundle that
-    stood at ``out`` stands there still.
+    ``calibration`` is a file of ``pretrain calibrate``. ``thresholds`` by phase go before those in it, and default to
+    PickerSpec's where neither names the phase; ``name`` defaults to the configuration's; ``sources`` are the card's
+    further files, ``precision`` is one of ``export.precision.PRECISIONS``. The same checkpoint, settings and library
+    versions give the same digest. Raises ConfigError for an input that is wrong, and BundleError, with the numbers,
+    where the exported graph is not the network or cannot be run here to prove it: then nothing is written, and a bundle
+    that stood at ``out`` stands there still.
     """
     _check_target(out)
     for phase, value in (thresholds or {}).items():
@@ -73,7 +93,14 @@ def build(
             raise ConfigError(f"threshold of {phase} is {value}; it must lie between 0 and 1")
     card = (sources or CardSources()).read()
     source = read_checkpoint(checkpoint)
-    spec = specification(source.model, name=name, thresholds=thresholds, provenance=_provenance(source, precision))
+    fitted = None if calibration is None else read_calibration(calibration, source)
+    spec = specification(
+        source.model,
+        name=name,
+        thresholds={**DEFAULT_THRESHOLDS, **(fitted.thresholds if fitted else {}), **(thresholds or {})},
+        calibration=fitted.phases if fitted else None,
+        provenance=_provenance(source, precision) | ({"calibration": dict(fitted.fitted)} if fitted else {}),
+    )
     with _beside(out) as folder:
         progress(f"writing the graph of {source.path}")
         write_onnx(lowered(source.model, precision), folder / MODEL)

@@ -71,6 +71,7 @@ def _identity(bundle: Bundle) -> str:
         ("input", f"components {', '.join(spec.components)} at {spec.sampling_rate_hz:g} Hz, any amplitude unit"),
         ("output", f"probabilities of {', '.join(spec.phases)} at {spec.sampling_rate_hz:g} Hz"),
         ("thresholds", ", ".join(f"{phase} {value:g}" for phase, value in spec.thresholds.items())),
+        *((f"stated of {phase}", f"`{calibration}`") for phase, calibration in spec.calibration.items()),
         ("parameters", f"{provenance['parameters']:,}"),
         ("state", f"{spec.state_bytes:,} bytes a station"),
         ("multiply-adds", f"{provenance['multiply_adds_per_station_second'] / 1e6:.1f} million a station-second"),
@@ -136,7 +137,10 @@ def _evaluation(file: Path) -> str:
         thresholds = ", ".join(f"{phase} {value:g}" for phase, value in figures["thresholds"].items())
         groups = {"all": figures["all"], **figures.get("by_source", {})}
         rows = [
-            row for source, of_source in groups.items() for p in PHASES for row in _score_rows(source, p, of_source[p])
+            row
+            for source, of_source in groups.items()
+            for p in PHASES
+            for row in _score_rows(source, p, of_source.get(p, {}))
         ]
         heading = ("data", "phase", "tolerance", "labels", "recall", "precision", "F1")
         return (
@@ -144,6 +148,8 @@ def _evaluation(file: Path) -> str:
             + table(heading, rows)
             + "\n\n"
             + table(("phase", "residual, mean ± standard deviation, s", "false picks an hour of noise"), _rest(figures))
+            + _timing_and_trust(figures)
+            + _peers(figures)
         )
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ConfigError(
@@ -171,6 +177,55 @@ def _rest(figures: dict[str, Any]) -> list[tuple[str, ...]]:
         spread = "–" if residual is None else f"{residual['mean']:+.3f} ± {residual['std']:.3f}"
         rows.append((phase, spread, _figure(scores.get("false_per_noise_hour"), 1)))
     return rows
+
+
+def _timing_and_trust(figures: dict[str, Any]) -> str:
+    """Latency, calibration and coverage by phase; nothing where an older evaluation has none."""
+    if "latency_s" not in figures or "calibration" not in figures:
+        return ""
+    rows = []
+    for phase in PHASES:
+        latency, told = figures["latency_s"][phase], figures["calibration"][phase]
+        covered = told.get("coverage", {})
+        rows.append(
+            (
+                phase,
+                *(
+                    f"{_figure(latency['median'][message], 2)}, {_figure(latency['p95'][message], 2)}"
+                    for message in ("first", "confirmed")
+                ),
+                _around(told.get("expected_calibration_error"), told.get("within")),
+                _around(covered.get("share"), covered.get("within")),
+            )
+        )
+    heading = (
+        "phase",
+        "onset to first message, median and 95 %, s of data",
+        "to the confirmed one",
+        "expected calibration error (95 %)",
+        "residuals within the stated uncertainty (95 %)",
+    )
+    return "\n\n" + table(heading, rows)
+
+
+def _peers(figures: dict[str, Any]) -> str:
+    """F1 less that of other pickers on the same records, with intervals."""
+    rows = []
+    for name, peer in figures.get("peers", {}).items():
+        for phase in PHASES:
+            for tolerance, one in peer[phase].items():
+                less = _around(one["ours_less_theirs"], one["within"])
+                how = "paired" if peer["paired"] else "of ours alone"
+                rows.append((name, phase, tolerance.replace("s", " s"), _figure(one["f1"], 3), less, how))
+    heading = ("picker", "phase", "tolerance", "its F1", "ours less its (95 %)", "interval")
+    return "\n\n" + table(heading, rows) if rows else ""
+
+
+def _around(value: float | None, within: Any) -> str:
+    """A figure with its interval."""
+    if value is None or within is None or None in within:
+        return _figure(value, 3)
+    return f"{value:.3f} ({within[0]:.3f} to {within[1]:.3f})"
 
 
 def _figure(value: float | None, digits: int) -> str:

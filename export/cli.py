@@ -16,8 +16,8 @@ DESCRIPTION = "Onset's exporter: a trained checkpoint becomes a bundle, the fold
 EXAMPLES = """\
 from a training run to a bundle whose thresholds were tuned:
   python -m export build runs/first models/first
-  pretrain evaluate models/first train.npz --tune
-  python -m export build runs/first models/first --threshold-p 0.35 --threshold-s 0.25
+  pretrain calibrate models/first data/labelled --out first.json
+  python -m export build runs/first models/first --calibration first.json
   python -m export describe models/first
 
 `python -m export COMMAND --help` says more about each."""
@@ -114,8 +114,16 @@ def _build_arguments(build: argparse.ArgumentParser) -> None:
     build.add_argument("out", type=Path, metavar="OUT", help="folder to write; a bundle that stands there is replaced")
     for phase in ("p", "s"):
         build.add_argument(
-            f"--threshold-{phase}", type=float, help=f"probability at which a {phase.upper()} pick opens (0.3)"
+            f"--threshold-{phase}",
+            type=float,
+            help=f"probability at which a {phase.upper()} pick opens (that of --calibration, else 0.3)",
         )
+    build.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="thresholds, calibration of probabilities and time uncertainty: JSON of `pretrain calibrate`",
+    )
     build.add_argument(
         "--precision",
         choices=("fp32", "fp16", "bf16"),

@@ -22,7 +22,6 @@ from picker.bundle import Bundle, load_bundle
 from picker.errors import BundleError
 from picker.fused_file import FUSED
 from picker.plan_stepper import TensorRtStepper, open_session
-from picker.spec import PickerSpec
 from picker.stepper import OnnxStepper, Stepper
 
 
@@ -35,7 +34,8 @@ def run_build(options: argparse.Namespace) -> None:
         bundle = build(
             options.checkpoint,
             options.out,
-            thresholds={**PickerSpec(name="", lookahead_samples=0, state=()).thresholds, **chosen},
+            thresholds=chosen,
+            calibration=options.calibration,
             name=options.name,
             sources=CardSources(evaluation=options.evaluation, data=options.data_sources, notes=options.notes),
             precision=options.precision,
@@ -129,6 +129,8 @@ def _facts(bundle: Bundle, operators: int) -> Table:
     facts.show_header = False
     facts.add_row("digest", bundle.digest)
     facts.add_row("thresholds", ", ".join(f"{phase} {value:g}" for phase, value in spec.thresholds.items()))
+    for phase, calibration in spec.calibration.items():
+        facts.add_row(f"calibration of {phase}", str(calibration))
     facts.add_row("precision", parity.precision_of(spec))
     facts.add_row("sampling rate", f"{spec.sampling_rate_hz:g} Hz")
     lookahead = ", ".join(f"{spec.lookahead_of(phase)} for {phase}" for phase in spec.thresholds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -103,10 +103,14 @@ def streamed(stepper: Stepper, stream: Stream, seed: int = 0) -> NDArray[np.floa
 def differing(
     spec: PickerSpec, expected: NDArray[Any], found: NDArray[Any], tolerance: float = TOLERANCE
 ) -> tuple[int, int]:
-    """Number of picks expected in all rows, and of picks that have no counterpart on the other side."""
+    """Number of picks expected in all rows, and of picks that have no counterpart on the other side.
+
+    Picks are compared as the network gives them: a calibration moves none, and thresholds are for raw probabilities.
+    """
     total = wrong = 0
+    raw = replace(spec, calibration={})
     for row in range(len(expected)):
-        here, there = (decide(spec, side[row].astype(np.float32)) for side in (expected, found))
+        here, there = (decide(raw, side[row].astype(np.float32)) for side in (expected, found))
         total += len(here)
         wrong += sum(not _has(spec, pick, there, tolerance) for pick in here)
         wrong += sum(not _has(spec, pick, here, tolerance) for pick in there)

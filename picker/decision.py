@@ -8,18 +8,22 @@ picks of different phases less than ``clash_s`` apart the less probable is dropp
 
 The uncertainty of a pick is the standard deviation of the Gaussian that is as high as the peak and as wide: with w
 samples from where the probability rises through ``threshold`` (level a) to where it falls to ``release`` times the peak
-h (level b), it is w / (sqrt(2 ln(h / a)) + sqrt(2 ln(h / b))). It is not calibrated against residuals.
+h (level b), it is w / (sqrt(2 ln(h / a)) + sqrt(2 ln(h / b))).
+
+All of this is done with the probabilities of the network as they are. What is told of a pick, its probability and its
+uncertainty, is then calibrated as the specification says (``picker.calibration``): the same picks, stated better.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from picker.calibration import PhaseCalibration
 from picker.pick import Pick, PickEvent
 from picker.spec import PickerSpec
 
@@ -121,6 +125,9 @@ class Decider:
         A candidate that opens and closes within one call does not appear as ``crossed``, so that event alone depends
         on how the probabilities are cut into calls.
         """
+        return [self._stated(event) for event in self._followed(first_sample, probabilities)]
+
+    def _followed(self, first_sample: int, probabilities: NDArray[np.float32]) -> list[PickEvent]:
         if self._next is not None and first_sample != self._next:
             raise ValueError(f"sample {first_sample} does not follow {self._next - 1}: reset the decider at a gap")
         if self._next is None:
@@ -151,7 +158,12 @@ class Decider:
         """``flush``, with what was dropped."""
         still_open = [phase for phase, state in self._phases.items() if state.candidate is not None]
         ends = {phase: (self._next or 0) - 1 - self._later[phase] for phase in still_open}
-        return [self._close(phase, ends[phase], ends[phase], self._phases[phase].previous) for phase in still_open]
+        return [self._stated(self._close(phase, end, end, self._phases[phase].previous)) for phase, end in ends.items()]
+
+    def _stated(self, event: PickEvent) -> PickEvent:
+        """The event as it is told. What is remembered stays raw: phases are weighed by what the network says."""
+        calibration: PhaseCalibration | None = self._spec.calibration.get(event.pick.phase)
+        return event if calibration is None else replace(event, pick=calibration.stated(event.pick))
 
     def quiet(self, samples: float) -> bool:
         """Whether nothing is open or above its threshold, and no pick lies in the last ``samples`` decided upon."""

@@ -14,8 +14,9 @@ class Pick:
     counted from the Unix epoch). ``sample`` is refined below one sample; ``crossed_sample`` is the first sample whose
     probability reached the threshold and never changes for this pick; ``decided_sample`` is the last input sample that
     had been seen when the pick was decided, so ``decided_sample - sample`` is the latency in data time.
-    ``uncertainty_samples`` is the standard deviation of ``sample`` that the width of the peak speaks for, see
-    ``picker.decision``; None where the peak was not yet over.
+    ``probability`` is that of the pick being right and ``uncertainty_samples`` the standard deviation of ``sample``,
+    as far as the bundle is calibrated (``picker.calibration``): otherwise the highest raw probability, and what the
+    width of the peak speaks for (``picker.decision``). The latter is None where the peak was not yet over.
     """
 
     phase: str

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from picker.calibration import PhaseCalibration, phases_of
 from picker.errors import BundleError
 
 SPEC_VERSION = 2
 READ_VERSIONS = (1, 2)
 """2 may give a phase a second look; 1 is the same without one."""
+DEFAULT_THRESHOLDS: Mapping[str, float] = {"P": 0.3, "S": 0.3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,8 @@ class PickerSpec:
     A step takes ``chunk_samples`` samples of each component and yields as many probabilities of each phase; the
     probability at output sample t speaks of input sample ``t - lookahead_samples``, and that of a phase with a second
     look of so many samples less again (``lookahead_of``).
+    ``thresholds`` are for the raw probability, ``calibration`` (by phase; what is not named is stated raw) for what is
+    told of a pick.
     """
 
     name: str
@@ -45,8 +49,9 @@ class PickerSpec:
     components: str = "ZNE"
     chunk_samples: int = 64
     phases: tuple[str, ...] = ("P", "S", "N")
-    thresholds: Mapping[str, float] = field(default_factory=lambda: {"P": 0.3, "S": 0.3})
+    thresholds: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_THRESHOLDS))
     second_look_samples: Mapping[str, int] = field(default_factory=dict)
+    calibration: Mapping[str, PhaseCalibration] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     version: int = SPEC_VERSION
 
@@ -66,7 +71,11 @@ class PickerSpec:
 
     def to_json(self) -> str:
         """The text of ``spec.json``."""
-        return json.dumps(asdict(self), indent=2) + "\n"
+        values = asdict(self)
+        for key in ("calibration", "second_look_samples"):
+            if not values[key]:  # so that a bundle from before there were any keeps its text and its digest
+                del values[key]
+        return json.dumps(values, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str, source: str = "spec.json") -> PickerSpec:
@@ -86,9 +95,10 @@ class PickerSpec:
                 StateTensor(name=t["name"], shape=tuple(t["shape"]), dtype=t["dtype"]) for t in values["state"]
             )
             values["phases"] = tuple(values["phases"])
-            for key in ("thresholds", "second_look_samples"):
+            values["calibration"] = phases_of(values.get("calibration", {}))
+            for key in ("thresholds", "calibration", "second_look_samples"):
                 if unknown := sorted(values.get(key, {}).keys() - set(values["phases"])):
                     raise BundleError(f"{source}: {key} names {', '.join(unknown)}, which phases lacks; mend spec.json")
             return cls(**values)
-        except (AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{source}: {error}; export the bundle again") from error

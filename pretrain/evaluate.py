@@ -5,9 +5,8 @@ Shapes: B records, C = 3 components, N samples, P = 3 phases.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from pretrain.data.pack import load_pack
 from pretrain.data.seisbench import read_seisbench
 from pretrain.data.trace import UNLABELLED, Trace
 from pretrain.metric import PHASES, PhaseScore, Reference, TracePick, score
+from pretrain.strata import snr_db
 
 FLOOR = 0.1
 """Picks are written down to this probability, so that thresholds can be swept over the file."""
@@ -38,9 +38,16 @@ Ticker = Callable[[int], None]
 
 
 def read_traces(
-    path: str | Path, split: str | None = None, status: str | None = None, fold: str | None = None
+    path: str | Path,
+    split: str | None = None,
+    status: str | None = None,
+    fold: str | None = None,
+    without: Sequence[str] = (),
 ) -> list[Trace]:
-    """Traces of a SeisBench folder or of a pack (.npz), with their folds; raises ConfigError where none is left."""
+    """Traces of a SeisBench folder or of a pack (.npz), with their folds; raises ConfigError where none is left.
+
+    Of those with labels ``status`` keeps one trace_p_status, and ``without`` leaves some out.
+    """
     path = Path(path)
     traces = load_pack(path) if path.suffix == ".npz" else hold_out(read_seisbench(path))
     chosen = [
@@ -49,6 +56,7 @@ def read_traces(
         if trace.kind != UNLABELLED
         and (split is None or trace.split == split)
         and (status is None or trace.status in (status, "noise"))
+        and trace.status not in without
         and (fold is None or trace.fold == fold)
     ]
     if not chosen:
@@ -111,8 +119,12 @@ def streamed(
 
 
 def decided(spec: PickerSpec, probabilities: NDArray[np.float32], thresholds: Mapping[str, float]) -> list[Pick]:
-    """Picks of one record's probabilities (P, N), fed to the decider chunk by chunk as the daemon does."""
-    decider = Decider(spec, {phase: PhaseRule(threshold=threshold) for phase, threshold in thresholds.items()})
+    """Picks of one record's probabilities (P, N), fed to the decider chunk by chunk as the daemon does.
+
+    Their probabilities are the network's, which thresholds cut; ``stated_pick`` gives what the daemon would tell.
+    """
+    raw = replace(spec, calibration={})
+    decider = Decider(raw, {phase: PhaseRule(threshold=threshold) for phase, threshold in thresholds.items()})
     picks: list[Pick] = []
     for first in range(0, probabilities.shape[1], spec.chunk_samples):
         picks += decider.feed(first, probabilities[:, first : first + spec.chunk_samples])
@@ -138,12 +150,23 @@ def with_faint(
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """All of one evaluation: ``picks`` reach down to FLOOR, ``sweep`` holds the scores at each threshold of GRID."""
+    """All of one evaluation: ``picks`` reach down to FLOOR, ``sweep`` holds the scores at each threshold of GRID.
+
+    ``snr_db`` is that of each labelled arrival, by name of the record and phase (``pretrain.strata``).
+    """
 
     references: Sequence[Reference]
     picks: Sequence[TracePick]
     thresholds: Mapping[str, float]
     sweep: Mapping[float, Mapping[str, PhaseScore]]
+    snr_db: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    lookahead_samples: int = 0
+    chunk_samples: int = 64
+
+    @property
+    def published(self) -> list[TracePick]:
+        """The picks at the thresholds in use: what the daemon would have told."""
+        return [pick for pick in self.picks if pick.probability >= self.thresholds[pick.phase]]
 
     def scores(self, references: Sequence[Reference] | None = None) -> dict[str, PhaseScore]:
         """Scores at the thresholds in use, of all records or of some."""
@@ -167,9 +190,9 @@ def evaluate(
     for index, probabilities in streamed(stepper, [(trace.waveform, trace.valid) for trace in traces], tick):
         name = traces[index].name
         for threshold, picks in swept.items():
-            picks += _named(name, decided(spec, probabilities, dict.fromkeys(PHASES, threshold)))
+            picks += named(spec, name, decided(spec, probabilities, dict.fromkeys(PHASES, threshold)))
         faint = decided(spec, probabilities, dict.fromkeys(PHASES, FLOOR))
-        found += _named(name, with_faint(spec, decided(spec, probabilities, in_use), faint, in_use))
+        found += named(spec, name, with_faint(spec, decided(spec, probabilities, in_use), faint, in_use))
     references = [Reference.of(trace) for trace in traces]
     order = {reference.name: number for number, reference in enumerate(references)}
     return Evaluation(
@@ -177,12 +200,37 @@ def evaluate(
         picks=sorted(found, key=lambda pick: (order[pick.trace_name], pick.sample)),
         thresholds=in_use,
         sweep={threshold: score(references, picks) for threshold, picks in swept.items()},
+        snr_db={
+            (trace.name, phase): value
+            for trace in traces
+            for phase in PHASES
+            if (value := snr_db(trace, phase)) is not None
+        },
+        lookahead_samples=spec.lookahead_samples,
+        chunk_samples=spec.chunk_samples,
     )
 
 
-def _named(name: str, picks: Iterable[Pick]) -> list[TracePick]:
+def stated_pick(spec: PickerSpec, pick: Pick) -> Pick:
+    """A pick of ``decided`` as the daemon tells it, calibrated as the bundle says."""
+    calibration = spec.calibration.get(pick.phase)
+    return pick if calibration is None else calibration.stated(pick)
+
+
+def named(spec: PickerSpec, name: str, picks: Iterable[Pick]) -> list[TracePick]:
+    """Picks of ``decided`` as those of the record ``name``."""
     return [
-        TracePick(trace_name=name, phase=pick.phase, sample=pick.sample, probability=pick.probability) for pick in picks
+        TracePick(
+            trace_name=name,
+            phase=pick.phase,
+            sample=pick.sample,
+            probability=pick.probability,
+            stated_probability=(told := stated_pick(spec, pick)).probability,
+            uncertainty_samples=told.uncertainty_samples,
+            crossed_sample=pick.crossed_sample,
+            decided_sample=pick.decided_sample,
+        )
+        for pick in picks
     ]
 
 
@@ -198,14 +246,3 @@ def best_thresholds(evaluation: Evaluation) -> dict[str, float]:
         return float(np.mean([evaluation.sweep[threshold][phase].tallies[0.5].f1 for threshold in around]))
 
     return {phase: grid[max(range(len(grid)), key=partial(worth, phase))] for phase in PHASES}
-
-
-def write_picks(path: str | Path, picks: Iterable[TracePick]) -> None:
-    """Picks as CSV: trace_name, phase, sample, probability."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("trace_name", "phase", "sample", "probability"))
-        for pick in picks:
-            writer.writerow((pick.trace_name, pick.phase, f"{pick.sample:.3f}", f"{pick.probability:.8f}"))

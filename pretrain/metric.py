@@ -33,6 +33,8 @@ class Reference:
     p_sample: float | None = None
     s_sample: float | None = None
     source: str = ""
+    group: str = ""
+    channel: str = ""
 
     @classmethod
     def of(cls, trace: Trace) -> Reference:
@@ -43,6 +45,8 @@ class Reference:
             p_sample=trace.p_sample,
             s_sample=trace.s_sample,
             source=trace.source,
+            group=trace.group,
+            channel=trace.channel,
         )
 
     @property
@@ -70,12 +74,20 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class TracePick:
-    """A pick of a record: ``sample`` counts from its first sample."""
+    """A pick of a record: ``sample`` counts from its first sample, ``probability`` is the one that thresholds cut.
+
+    The rest is what only a pick of ours knows: the calibrated probability and uncertainty, and the samples (of the
+    record) at which the probability crossed its threshold, and whose arrival decided the pick.
+    """
 
     trace_name: str
     phase: str
     sample: float
     probability: float
+    stated_probability: float | None = None
+    uncertainty_samples: float | None = None
+    crossed_sample: int | None = None
+    decided_sample: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +138,33 @@ def nearest(picks: NDArray[np.float64], sample: float, tolerance: float) -> int 
     return index if abs(picks[index] - sample) <= tolerance else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of the picks of one phase in one record at one tolerance.
+
+    ``hit`` is the index of the pick that serves the label, ``false`` (picks,) marks the false ones; what is neither is
+    not counted.
+    """
+
+    hit: int | None
+    false: NDArray[np.bool_]
+
+
+def outcome(reference: Reference, phase: str, found: NDArray[np.float64], tolerance_s: float) -> Outcome:
+    """Judge the picks at the samples ``found`` (ascending); in an event without a label of the phase none counts."""
+    if reference.is_noise:
+        return Outcome(hit=None, false=np.ones(len(found), dtype=np.bool_))
+    arrival = reference.arrival(phase)
+    if arrival is None:
+        return Outcome(hit=None, false=np.zeros(len(found), dtype=np.bool_))
+    first, last = reference.window()
+    false = (found >= first) & (found <= last)
+    hit = nearest(found, arrival, tolerance_s * RATE_HZ)
+    if hit is not None:
+        false[hit] = False
+    return Outcome(hit=hit, false=false)
+
+
 def score(
     references: Sequence[Reference], picks: Iterable[TracePick], thresholds: Mapping[str, float] | None = None
 ) -> dict[str, PhaseScore]:
@@ -149,13 +188,10 @@ def _phase_score(
         residuals, false_picks = [], 0
         for reference, arrival in labelled:
             found = samples.get((reference.name, phase), nothing)
-            first, last = reference.window()
-            counted = (found >= first) & (found <= last)
-            hit = nearest(found, arrival, tolerance_s * RATE_HZ)
-            if hit is not None:
-                counted[hit] = False
-                residuals.append((found[hit] - arrival) / RATE_HZ)
-            false_picks += int(counted.sum())
+            judged = outcome(reference, phase, found, tolerance_s)
+            if judged.hit is not None:
+                residuals.append((found[judged.hit] - arrival) / RATE_HZ)
+            false_picks += int(judged.false.sum())
         tallies[tolerance_s] = Tally(labels=len(labelled), hits=len(residuals), false_picks=false_picks)
     noise = [reference for reference in references if reference.is_noise]
     return PhaseScore(

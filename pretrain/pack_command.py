@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from picker.errors import ConfigError
+from pretrain.data.blocks import HELD_SHARE
 from pretrain.data.build import PackPlan, build_pack
 from pretrain.data.folder_build import FolderPlan, build_folder
 from pretrain.data.parts import CONSENSUS, MACHINE, MINISEED, OBSERVED, PICKED, SEISBENCH, Input, Rules
@@ -98,6 +99,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--window-s", type=float, default=120.0, help="length of windows of --continuous (120)")
     add("--split", default=TRAIN, help="split of the data to pack (train); for a folder also `all`")
     add("--tune-share", type=float, default=0.12, help="share of events held out as fold tune (0.12)")
+    add(
+        "--held-share",
+        type=float,
+        default=HELD_SHARE,
+        help=f"share of ten-minute blocks of continuous data left out, for `pretrain calibrate` ({HELD_SHARE:g})",
+    )
     add("--dtype", choices=("int16", "float16"), default="int16", help="samples of a folder of shards (int16)")
     add("--shard-size", type=size_bytes, default="1GiB", help="about the size of a shard (1GiB)")
     add("--workers", type=int, default=min(4, os.cpu_count() or 1), help="processes that build a folder (%(default)s)")
@@ -105,8 +112,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console, new_bar: Callable[[Console], Progress]) -> int:
     """Pack, and print what went in; returns the exit status."""
-    if not 0 <= options.tune_share < 1:
-        raise ConfigError(f"--tune-share {options.tune_share:g}: it is a share, from 0 to less than 1")
+    for option in ("tune_share", "held_share"):
+        if not 0 <= (share := getattr(options, option)) < 1:
+            raise ConfigError(f"--{option.replace('_', '-')} {share:g}: it is a share, from 0 to less than 1")
     if not 1 <= options.workers <= 4 * (os.cpu_count() or 1):
         raise ConfigError(f"--workers {options.workers}: from 1 to a few for each of the {os.cpu_count()} processors")
     if options.pack.suffix == ".npz":
@@ -135,6 +143,7 @@ def _pack_file(options: argparse.Namespace, console: Console, new_bar: Callable[
         window_s=options.window_s,
         split=options.split,
         tune_share=options.tune_share,
+        held_share=options.held_share,
         others=others,
         as_noise=tuple(options.as_noise),
     )
@@ -167,6 +176,7 @@ def _pack_folder(options: argparse.Namespace, console: Console, new_bar: Callabl
         rules=Rules(
             split=options.split,
             tune_share=options.tune_share,
+            held_share=options.held_share,
             window_s=options.window_s,
             as_noise=tuple(options.as_noise),
         ),

@@ -1,10 +1,8 @@
-"""What an evaluation says, as tables on the terminal and one page of figures."""
+"""What an evaluation says, as tables on the terminal."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,19 +10,16 @@ from rich import box
 from rich.table import Table
 
 from pretrain.evaluate import Evaluation
-from pretrain.evaluate_continuous import StationResult
-from pretrain.metric import PHASES, TOLERANCES_S, PhaseScore, as_dict, by_source
-
-_COLOURS = {"P": "tab:red", "S": "tab:blue"}
+from pretrain.metric import PHASES, TOLERANCES_S, PhaseScore, by_source
 
 
 def score_table(evaluation: Evaluation) -> Table:
     """Recall, precision and F1 at each tolerance, and residuals, by source and phase, at the thresholds in use."""
     thresholds = ", ".join(f"{phase} {evaluation.thresholds[phase]:g}" for phase in PHASES)
-    table = _table(f"Streamed picks at thresholds {thresholds}", "source")
+    table = plain_table(f"Streamed picks at thresholds {thresholds}", "source")
     table.add_column("")
     by_tolerance = (f"{tolerance_s} s: recall\nprecision F1" for tolerance_s in TOLERANCES_S)
-    _figures(table, "labels", *by_tolerance, "residual, s\nmean ± std", "false /\nnoise h")
+    add_figures(table, "labels", *by_tolerance, "residual, s\nmean ± std", "false /\nnoise h")
     groups = by_source(evaluation.references)
     for source, references in [("all", evaluation.references), *(groups.items() if len(groups) > 1 else ())]:
         for number, (phase, of_phase) in enumerate(evaluation.scores(references).items()):
@@ -32,7 +27,7 @@ def score_table(evaluation: Evaluation) -> Table:
     return table
 
 
-def _table(title: str, *names: str) -> Table:
+def plain_table(title: str, *names: str) -> Table:
     """A table whose columns of names are folded where the terminal is narrow, never its figures."""
     table = Table(
         title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False
@@ -42,7 +37,8 @@ def _table(title: str, *names: str) -> Table:
     return table
 
 
-def _figures(table: Table, *headings: str) -> None:
+def add_figures(table: Table, *headings: str) -> None:
+    """Columns of figures."""
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
 
@@ -63,10 +59,10 @@ def _ratio(value: float) -> str:
 
 def sweep_table(evaluation: Evaluation) -> Table:
     """F1 at both tolerances, and false picks an hour of noise, against the threshold."""
-    table = _table("Threshold sweep")
-    _figures(table, "threshold")
+    table = plain_table("Threshold sweep")
+    add_figures(table, "threshold")
     for phase in PHASES:
-        _figures(table, *(f"{phase} F1\n{t} s" for t in TOLERANCES_S), f"{phase} false\n/ noise h")
+        add_figures(table, *(f"{phase} F1\n{t} s" for t in TOLERANCES_S), f"{phase} false\n/ noise h")
     for threshold, scores in sorted(evaluation.sweep.items()):
         cells = [f"{threshold:.2f}"]
         for phase in PHASES:
@@ -76,79 +72,81 @@ def sweep_table(evaluation: Evaluation) -> Table:
     return table
 
 
-def continuous_table(results: Sequence[StationResult]) -> Table:
-    """Picks an hour by station, of these the ones that no other machine has, and consensus picks that were found."""
-    table = _table("Continuous data against the picks of other machines", "station")
-    _figures(table, "hours")
+def detail_table(figures: Mapping[str, Any]) -> Table:
+    """What the scores do not tell: intervals of F1, noise, latency, calibration, uncertainty."""
+    table = plain_table("With 95 % intervals, by resampling events (of noise: Poisson)", "")
+    add_figures(table, *PHASES)
+    rows: dict[str, list[str]] = {}
+
+    def add(name: str, value: Any, within: Any = None, digits: int = 3) -> None:
+        around = "" if within is None or within[0] is None else f" ({_number(within[0])} to {_number(within[1])})"
+        rows.setdefault(name, []).append("–" if value is None else f"{value:.{digits}f}{around}")
+
     for phase in PHASES:
-        _figures(table, f"{phase} / h\n(alone)", f"{phase} of\nconsensus")
-    for result in results:
-        table.add_row(f"{result.name} {result.start:%Y-%m-%d}", f"{result.hours:.2f}", *_continuous_cells([result]))
-    table.add_section()
-    table.add_row("all", f"{sum(result.hours for result in results):.2f}", *_continuous_cells(results))
+        scores, latency, told = figures["all"][phase], figures["latency_s"][phase], figures["calibration"][phase]
+        for tolerance_s in TOLERANCES_S:
+            tally = scores[f"{tolerance_s}s"]
+            add(f"F1 at {tolerance_s} s", tally["f1"] if tally["n"] else None, tally["within"]["f1"])
+        residual = scores.get("residual_s", {})
+        for name in ("mean", "mae", "std", "p05", "p50", "p95"):
+            add(f"residual {name}, s", residual.get(name), residual.get(f"{name}_within"))
+        noise = scores.get("false_per_noise_hour")
+        add("false picks an hour of noise", noise, scores.get("false_per_noise_hour_within"), 1)
+        for message in ("first", "confirmed", "between"):
+            for share in ("median", "p95"):
+                add(f"latency, {message}, {share}, s", latency[share][message], digits=2)
+        add("expected calibration error", told.get("expected_calibration_error"), told.get("within"))
+        add("  of a perfect picker, by chance", told.get("by_chance"))
+        covered = told.get("coverage", {})
+        add("residuals within the uncertainty", covered.get("share"), covered.get("within"))
+    for name, cells in rows.items():
+        table.add_row(name, *cells)
     return table
 
 
-def _continuous_cells(results: Sequence[StationResult]) -> list[str]:
-    hours = sum(result.hours for result in results)
-    cells = []
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+STRATA = {
+    "by_snr": "signal to noise",
+    "by_s_minus_p": "S minus P",
+    "by_instrument": "instrument",
+}
+
+
+def strata_table(figures: Mapping[str, Any]) -> Table:
+    """F1 by signal-to-noise ratio, distance and instrument."""
+    table = plain_table("F1 by kind of arrival", "", "kind")
     for phase in PHASES:
-        picks, alone, consensus, found = (
-            sum(getattr(result, what)[phase] for result in results) for what in ("picks", "alone", "consensus", "found")
-        )
-        cells.append(f"{picks / hours:.1f} ({alone / hours:.1f})" if hours else "–")
-        cells.append(f"{found}/{consensus}")
-    return cells
+        add_figures(table, f"{phase}\nlabels", *(f"{phase} F1\n{tolerance_s} s" for tolerance_s in TOLERANCES_S))
+    for key, title in STRATA.items():
+        for number, (name, of_phase) in enumerate(figures[key].items()):
+            cells: list[str] = []
+            for phase in PHASES:
+                tallies = [of_phase.get(phase, {}).get(f"{tolerance_s}s") for tolerance_s in TOLERANCES_S]
+                cells.append(str(tallies[0]["n"]) if tallies[0] else "–")
+                cells += [_number(tally["f1"]) if tally else "–" for tally in tallies]
+            table.add_row("" if number else title, name, *cells)
+        table.add_section()
+    return table
 
 
-def to_json(evaluation: Evaluation, bundle: str) -> str:
-    """Every figure of an evaluation: by source, and by threshold."""
-    figures: dict[str, Any] = {"bundle": bundle, "thresholds": dict(evaluation.thresholds)}
-    figures["all"] = as_dict(evaluation.scores())
-    groups = by_source(evaluation.references)
-    figures["by_source"] = {source: as_dict(evaluation.scores(references)) for source, references in groups.items()}
-    figures["sweep"] = {f"{threshold:.2f}": as_dict(scores) for threshold, scores in sorted(evaluation.sweep.items())}
-    # A ratio of nothing is NaN in Python and null in JSON.
-    return json.dumps(_plain(figures), indent=1, allow_nan=False) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return None if isinstance(value, float) and np.isnan(value) else value
-
-
-def plot(evaluation: Evaluation, title: str, path: str | Path) -> None:
-    """One page: residuals of P and S, and recall, precision and F1 against the threshold of each phase."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 7.5), layout="constrained")
-    figure.suptitle(title)
-    axes = figure.subplots(2, 2)
-    scores = evaluation.scores()
-    for column, phase in enumerate(PHASES):
-        _plot_residuals(axes[0, column], phase, scores[phase])
-        _plot_sweep(axes[1, column], phase, evaluation)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-
-
-def _plot_residuals(axis: Any, phase: str, of_phase: PhaseScore) -> None:
-    residuals, tally = of_phase.residuals_s, of_phase.tallies[TOLERANCES_S[-1]]
-    axis.hist(residuals, bins=np.linspace(-0.5, 0.5, 51), color=_COLOURS[phase])
-    axis.axvline(0, color="black", linewidth=0.8)
-    spread = f", mean {residuals.mean():+.3f} s, std {residuals.std():.3f} s" if len(residuals) else ""
-    axis.set(title=f"{phase}: {tally.hits} of {tally.labels} labels hit{spread}")
-    axis.set(xlabel="residual (pick minus label), s", ylabel="picks")
-
-
-def _plot_sweep(axis: Any, phase: str, evaluation: Evaluation) -> None:
-    grid = sorted(evaluation.sweep)
-    for tolerance_s, style in zip(TOLERANCES_S, ("--", "-"), strict=True):
-        tallies = [evaluation.sweep[threshold][phase].tallies[tolerance_s] for threshold in grid]
-        for what, colour in (("recall", "tab:orange"), ("precision", "tab:green"), ("f1", "black")):
-            values = [getattr(tally, what) for tally in tallies]
-            axis.plot(grid, values, style, color=colour, label=f"{what} at {tolerance_s} s")
-    axis.axvline(evaluation.thresholds[phase], color="grey", linewidth=0.8)
-    axis.set(xlabel=f"{phase} threshold", ylabel="share", ylim=(0, 1.02), xlim=(grid[0], grid[-1]))
-    axis.legend(fontsize="small", ncols=2)
+def peers_table(figures: Mapping[str, Any]) -> Table:
+    """F1 of others on the same records, and ours less theirs."""
+    table = plain_table("F1 beside others (ours less theirs, 95 %)", "picker")
+    for phase in PHASES:
+        add_figures(table, *(f"{phase}, {tolerance_s} s" for tolerance_s in TOLERANCES_S))
+    alone = False
+    for name, peer in figures["peers"].items():
+        cells = []
+        for phase in PHASES:
+            for tolerance_s in TOLERANCES_S:
+                one = peer[phase][f"{tolerance_s}s"]
+                around = " to ".join("–" if end is None else f"{end:+.3f}" for end in one["within"])
+                cells.append(f"{one['f1']:.3f}\n{one['ours_less_theirs']:+.3f}\n({around})")
+        alone = alone or not peer["paired"]
+        table.add_row(name if peer["paired"] else f"{name} *", *cells)
+    if alone:
+        table.caption = "* its picks are not known, only its scores: the interval is that of our own F1 alone"
+    return table

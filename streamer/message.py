@@ -112,7 +112,7 @@ class Prediction(_Part):
 
     label: str
     value: str
-    probability: float = Field(ge=0, le=1, description="Highest probability of the phase at this pick")
+    probability: float = Field(ge=0, le=1, description="That the pick is right, as the bundle is calibrated")
     model_id: str = Field(alias="modelID", description="Label of the model bundle")
     model_version: str = Field(alias="modelVersion", description="Digest of the model bundle, SHA-256")
     source: Source | None = None
@@ -141,7 +141,7 @@ class OnsetInfo(_Part):
     )
     bundle_label: str
     bundle_digest: str = Field(description="SHA-256 of the model bundle, hexadecimal")
-    threshold: float = Field(gt=0, lt=1)
+    threshold: float = Field(gt=0, lt=1, description="Of the network's own probability, before any calibration")
     lookahead_s: float = Field(ge=0, description="Designed delay of the model")
     crossed_time: Instant = Field(description="Sample at which the probability first reached the threshold")
     decided_time: Instant = Field(description="Last sample that the decision needed")
@@ -149,7 +149,7 @@ class OnsetInfo(_Part):
     uncertainty_s: float | None = Field(
         default=None,
         ge=0,
-        description="Standard deviation of time, from the width of the probability peak; not calibrated",
+        description="Standard deviation of time, from the width of the probability peak, as the bundle is calibrated",
     )
     reset_age_s: float | None = Field(
         default=None, description="Data time from the model's last fresh start to the pick"

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from picker.calibration import PhaseCalibration
 from picker.model.causal import Delay, TailState
 from picker.model.config import ModelConfig
 from picker.model.encoder import EncoderState, FeatureEncoder
@@ -91,6 +92,7 @@ def specification(
     *,
     name: str | None = None,
     thresholds: Mapping[str, float] | None = None,
+    calibration: Mapping[str, PhaseCalibration] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> PickerSpec:
     """The specification of the model's bundle; by default the configuration's name and PickerSpec's thresholds."""
@@ -103,6 +105,7 @@ def specification(
         lookahead_samples=config.lookahead_samples,
         chunk_samples=config.chunk_samples,
         state=describe(model.initial_state(1)),
+        calibration=dict(calibration or {}),
         provenance=dict(provenance or {}),
         **given,
     )

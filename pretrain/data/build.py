@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from picker.errors import ConfigError
+from pretrain.data.blocks import HELD_SHARE
 from pretrain.data.continuous import miniseed_files, read_miniseed, read_picks
 from pretrain.data.folds import hold_out, order_key
 from pretrain.data.pack import Packed, pack_trace, save_pack
@@ -39,6 +40,7 @@ class PackPlan:
     window_s: float = 120.0
     split: str = TRAIN
     tune_share: float = 0.12
+    held_share: float = HELD_SHARE
     others: tuple[Input, ...] = ()
     as_noise: tuple[str, ...] = ()
 
@@ -90,7 +92,13 @@ def build_pack(plan: PackPlan, path: Path, progress: Progress = lambda what, don
 
 def _in_turns(plan: PackPlan, readings: dict[str, Reading], left_bytes: int) -> Iterator[Packed]:
     """A trace of each of the other inputs in turn, and of each part of an input in turn, as long as they fit."""
-    rules = Rules(split=plan.split, tune_share=plan.tune_share, window_s=plan.window_s, as_noise=plan.as_noise)
+    rules = Rules(
+        split=plan.split,
+        tune_share=plan.tune_share,
+        held_share=plan.held_share,
+        window_s=plan.window_s,
+        as_noise=plan.as_noise,
+    )
     turns = [
         [traces_of(part, rules, readings[source.name], shuffled=True) for part in parts_of(source, rules, 2**30)]
         for source in plan.others
@@ -126,7 +134,10 @@ def _labelled(plan: PackPlan, progress: Progress) -> Iterator[Packed]:
 
 
 def _windows(plan: PackPlan, progress: Progress) -> Iterator[Packed]:
-    """Windows of the training fold, except that ``tune_share`` of the noise is held out to count false picks on."""
+    """Windows of the training fold, except that ``tune_share`` of the noise is held out to count false picks on.
+
+    Windows that touch a held-out block of time are left out: `pretrain calibrate` streams those from the files.
+    """
     for trace in continuous_windows(plan, progress):
         held = trace.kind == NOISE and int(order_key("tune", trace.name)[:8], 16) < plan.tune_share * 16**8
         yield pack_trace(replace(trace, fold=TUNE) if held else trace)
@@ -143,7 +154,9 @@ def continuous_windows(plan: PackPlan, progress: Progress = lambda what, done, t
         progress("continuous files", number, len(files))
         for record in read_miniseed(file):
             picks = consensus.get(record.code, []), machine.get(record.code, [])
-            yield from cut_windows(record, *picks, plan.window_s, source="continuous", split=plan.split)
+            yield from cut_windows(
+                record, *picks, plan.window_s, source="continuous", split=plan.split, held_share=plan.held_share
+            )
     progress("continuous files", len(files), len(files))
 
 

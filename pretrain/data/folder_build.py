@@ -105,6 +105,7 @@ def _prepare(plan: FolderPlan, parts: Sequence[Part], out: Path) -> None:
         "dtype": plan.dtype,
         "split": plan.rules.split,
         "tune_share": plan.rules.tune_share,
+        "held_share": plan.rules.held_share,
         "window_s": plan.rules.window_s,
         "as_noise": list(plan.rules.as_noise),
     }

@@ -24,7 +24,7 @@ from pretrain.data.trace import RATE_HZ, Label, Trace
 
 PACK_VERSION = 1
 _PLACE = len(', "bytes": [1000000000, 1000000000]') + 2
-_WORDS = ("name", "kind", "fold", "status", "split", "source", "group")
+_WORDS = ("name", "kind", "fold", "status", "split", "source", "group", "channel")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def unpack_trace(packed: Packed) -> Trace:
         tuple(Label(phase=phase, sample=sample, weight=weight) for phase, sample, weight in entry[name])
         for name in ("labels", "doubtful")
     )
-    words = {word: entry[word] for word in _WORDS}
+    words = {word: entry[word] for word in _WORDS if word != "channel" or word in entry}  # older packs have none
     return Trace(waveform=waveform, valid=valid, labels=labels, doubtful=doubtful, **words)
 
 

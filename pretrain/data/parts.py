@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from picker.errors import ConfigError
+from pretrain.data.blocks import HELD_SHARE
 from pretrain.data.continuous import MachinePick, StationCode, miniseed_files, read_miniseed, read_picks
 from pretrain.data.folds import order_key
 from pretrain.data.observed import read_records
@@ -48,6 +49,7 @@ class Rules:
 
     split: str = TRAIN
     tune_share: float = 0.12
+    held_share: float = HELD_SHARE
     window_s: float = 120.0
     as_noise: tuple[str, ...] = ()
 
@@ -148,7 +150,9 @@ def traces_of(part: Part, rules: Rules, reading: Reading, shuffled: bool = False
                     yield from cut_stretches(record, part.input.name, rules.tune_share)
                     continue
                 consensus, machine = (found.get(record.code, []) for found in picks)
-                for trace in cut_windows(record, consensus, machine, rules.window_s, source=part.input.name):
+                for trace in cut_windows(
+                    record, consensus, machine, rules.window_s, source=part.input.name, held_share=rules.held_share
+                ):
                     held = trace.kind == NOISE and is_held(part.input.name, trace.name, rules.tune_share)
                     yield replace(trace, fold=TUNE) if held else trace
         except ConfigError:

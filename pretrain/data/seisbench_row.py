@@ -20,7 +20,7 @@ STATUS_WEIGHTS = {"manual": 1.0, "auto": 0.5, "manual_lowq": 0.25}
 _ARRIVAL = re.compile(r"trace_(?P<phase>[PS])[a-z]*_arrival_sample", re.IGNORECASE)
 _USED = {
     "trace_name", "split", "trace_p_status", "trace_component_order", "trace_sampling_rate_hz", "trace_dt_s",
-    "trace_category", "data_source", "source_id", "event_id", "source_origin_time", "trace_start_time",
+    "trace_category", "data_source", "trace_channel", "source_id", "event_id", "source_origin_time", "trace_start_time",
 }  # fmt: skip
 
 
@@ -90,6 +90,7 @@ def trace_of(
         split=split,
         source=row.get("data_source") or name,
         group=group_of(row),
+        channel=row.get("trace_channel") or "",
     )
     return trace, _notes(waveform, alive, rate_hz, float(factor))
 

@@ -37,7 +37,8 @@ class Trace:
     ``waveform`` (3, N) float32, components Z, N, E, in any amplitude unit, with the first valid sample of each
     component subtracted and zero where not ``valid`` (3, N). ``labels`` are in order of time. ``doubtful`` are picks on
     which the machines did not agree: neither an arrival nor its absence should be learnt near them. ``group`` names the
-    event (or the stretch of a continuous record): traces of one group belong to one fold.
+    event (or the stretch of a continuous record): traces of one group belong to one fold. ``channel`` tells the
+    instrument where it is known, by channel codes (HHZ) or their first two letters (HH).
     """
 
     name: str
@@ -51,6 +52,7 @@ class Trace:
     split: str = ""
     source: str = ""
     group: str = ""
+    channel: str = ""
 
     @property
     def samples(self) -> int:

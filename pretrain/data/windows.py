@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from pretrain.data.continuous import MachinePick, StationRecord
+from pretrain.data.blocks import touches_held
+from pretrain.data.continuous import STEP_NS, MachinePick, StationRecord
 from pretrain.data.folds import order_key
 from pretrain.data.trace import NOISE, PSEUDO, RATE_HZ, TRAIN, Label, Trace
 
@@ -26,8 +27,11 @@ def cut_windows(
     window_s: float = 120.0,
     source: str = "continuous",
     split: str = "train",
+    held_share: float = 0.0,
 ) -> Iterator[Trace]:
     """Windows of one record, in order of time, none overlapping another of its kind.
+
+    ``held_share`` of the blocks of time are held out (``pretrain.data.blocks``): no window touches one.
 
     A window around picks starts 15 to 50 s (by a fixed hash) before the first consensus pick that no earlier window
     holds, and carries every consensus pick in it as a label weighted by its probability; machine picks without
@@ -39,6 +43,9 @@ def cut_windows(
         (NOISE, starts_without(record, [*machine, *consensus], samples)),
     ):
         for start in starts:
+            begin_ns, end_ns = (record.start_ns + sample * STEP_NS for sample in (start, start + samples))
+            if touches_held(begin_ns, end_ns, held_share):
+                continue
             trace = window(record, start, samples, consensus, machine, kind=kind, source=source, split=split)
             if trace.valid.mean(axis=1).max() >= MIN_VALID:
                 yield trace
@@ -101,6 +108,7 @@ def window(
         split=split,
         source=f"{source}/{record.code.network}.{record.code.station}",
         group=name,
+        channel=record.band_instrument,
     )
 
 

@@ -19,6 +19,7 @@ from export.build import build
 from export.card import CardSources
 from export.parity import Comparison, compare
 from picker.bundle import Bundle, load_bundle
+from picker.calibration import Calibration, PhaseCalibration
 from picker.errors import BundleError, ConfigError
 from picker.model.picker import Picker
 from picker.stepper import OnnxStepper
@@ -105,6 +106,54 @@ def test_files_of_the_card_do_not_change_the_digest(bundle: Bundle, run_folder: 
     assert "| S | – | – |" in card
     assert "## Data sources and licences\n\nSynthetic, no licence." in card
     assert "## Known weaknesses\n\nNever trained." in card
+
+
+@pytest.mark.usefixtures("short_proof", "written_before")
+def test_a_calibration_becomes_part_of_the_specification(bundle: Bundle, run_folder: Path, tmp_path: Path) -> None:
+    """Its thresholds hold unless others are given, the card says it, and the proof is of the picks as they are."""
+    checkpoint, file = run_folder / "picker.safetensors", tmp_path / "c.json"
+    phases = {"P": PhaseCalibration(temperature=2.0, bias=-1.0, width_factor=0.5, floor_samples=2.0)}
+    sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    fitted = Calibration(
+        thresholds={"P": 0.45, "S": 0.35}, phases=phases, checkpoint_sha256=sha256, fitted={"fold": "tune"}
+    )
+    file.write_text(fitted.to_json())
+    made = build(checkpoint, tmp_path / "made", thresholds={"P": 0.4}, calibration=file)
+    assert made.spec.thresholds == {"P": 0.4, "S": 0.35}
+    assert made.spec.calibration == phases
+    assert made.spec.provenance["calibration"] == {"fold": "tune"}
+    assert made.digest != bundle.digest
+    assert "| stated of P | `sigmoid(logit(p) / 2 -1)" in (made.folder / "card.md").read_text()
+    file.write_text(Calibration(thresholds={}, phases=phases, checkpoint_sha256="0" * 64).to_json())
+    with pytest.raises(ConfigError, match="fitted for another checkpoint"):
+        build(checkpoint, tmp_path / "other", calibration=file)
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.usefixtures("short_proof", "written_before")
+def test_the_card_has_latency_calibration_and_peers(run_folder: Path, tmp_path: Path) -> None:
+    """Of an evaluation that has them, with intervals; a source may lack a phase."""
+    times = {name: {"first": 0.86, "confirmed": 1.06, "between": 0.0} for name in ("median", "p95")}
+    trust = {
+        "expected_calibration_error": 0.031,
+        "within": [0.02, 0.09],
+        "coverage": {"share": 0.7, "within": [0.6, 0.8], "picks": 90},
+    }
+    one = {"0.5s": {"f1": 0.9, "ours_less_theirs": -0.0123, "within": [-0.04, 0.02]}}
+    figures = {
+        **FIGURES,
+        "by_source": {"here": {"P": {"0.5s": {"n": 4, "recall": 1.0, "precision": 1.0, "f1": 1.0}}}},
+        "latency_s": {"P": times, "S": times},
+        "calibration": {"P": trust, "S": {}},
+        "peers": {"other": {"paired": True, "P": one, "S": one}},
+    }
+    evaluation = tmp_path / "dev.json"
+    evaluation.write_text(json.dumps(figures))
+    made = build(run_folder / "picker.safetensors", tmp_path / "made", sources=CardSources(evaluation=evaluation))
+    card = (made.folder / "card.md").read_text()
+    assert "| P | 0.86, 0.86 | 1.06, 1.06 | 0.031 (0.020 to 0.090) | 0.700 (0.600 to 0.800) |" in card
+    assert "| S | 0.86, 0.86 | 1.06, 1.06 | – | – |" in card
+    assert "| other | P | 0.5 s | 0.900 | -0.012 (-0.040 to 0.020) | paired |" in card
 
 
 def sabotaged(change: Callable[[np.ndarray], np.ndarray], bundle: Bundle) -> Callable[[Picker, Path], None]:

@@ -138,12 +138,19 @@ def test_the_command_writes_picks_figures_and_a_page(tmp_path: Path, capsys: pyt
     assert "here" in said
     with out["picks.csv"].open() as file:
         rows = list(csv.reader(file))
-    assert rows[0] == ["trace_name", "phase", "sample", "probability"]
+    assert rows[0] == ["trace_name", "phase", "sample", "probability", "stated_probability", "uncertainty_s"]
     assert rows[1][:2] == ["first", "P"]
     assert float(rows[1][2]) == pytest.approx(1004, abs=0.01)
     figures = json.loads(out["all.json"].read_text())
     assert figures["thresholds"] == {"P": 0.55, "S": 0.3}
-    assert figures["all"]["P"]["0.5s"] == {"n": 2, "recall": 1.0, "precision": 1.0, "f1": 1.0}
+    tally = figures["all"]["P"]["0.5s"]
+    assert {key: tally[key] for key in ("n", "recall", "precision", "f1")} == {
+        "n": 2, "recall": 1.0, "precision": 1.0, "f1": 1.0
+    }  # fmt: skip
+    assert tally["within"]["f1"] == [1.0, 1.0]
+    assert figures["latency_s"]["P"]["picks"] == 2
+    assert set(figures["by_instrument"]) == {"unknown"}
+    assert set(figures["by_s_minus_p"]) == {"5 to 10 s"}
     assert figures["all"]["P"]["false_per_noise_hour"] == 0.0
     assert set(figures["by_source"]) == {"here", "there"}
     assert figures["sweep"]["0.50"]["P"]["false_per_noise_hour"] == 60.0
@@ -165,7 +172,8 @@ def test_tune_uses_only_the_held_out_fold_of_a_pack(tmp_path: Path, capsys: pyte
 def test_continuous_picks_are_counted_against_other_machines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pick that another machine has is not alone, one 20 s off is; consensus picks outside the data are not asked."""
+    """A pick that another machine has is not alone, one beside a pick of the other phase is; consensus picks outside
+    the data are not asked, and the interval of a rate is Poisson's."""
     monkeypatch.setenv("COLUMNS", "200")
     counts = np.zeros(36_000, dtype=np.int32)
     counts[::50] = -1
@@ -173,15 +181,21 @@ def test_continuous_picks_are_counted_against_other_machines(
     counts[[10_000, 12_000]] = 1
     pieces = [("CM_CHI_00_H_H_Z", START_NS, 100.0, counts)]
     write_miniseed(tmp_path / "data" / "dev" / "CHI.mseed", pieces)
-    write_picks_csv(tmp_path / "data" / "picks_machine.csv", [("P", 100.3, 0.5)])
+    write_picks_csv(tmp_path / "data" / "picks_machine.csv", [("P", 100.3, 0.5), ("S", 120.0, 0.5)])
     write_picks_csv(
         tmp_path / "data" / "picks_consensus.csv", [("P", 100.3, 0.5), ("P", 300.0, 0.5), ("P", 900.0, 0.5)]
     )
     bundle = write_tiny_bundle(tmp_path / "bundle", {"P": 0.9, "S": 0.9})
-    assert main(["evaluate-continuous", str(bundle), str(tmp_path / "data"), "--split", "dev"]) == 0
-    cells = (
-        next(line for line in capsys.readouterr().out.splitlines() if "CM.CHI.00.HH" in line).replace("│", " ").split()
-    )
+    words = ["--split", "dev", "--json", str(tmp_path / "c.json")]
+    assert main(["evaluate-continuous", str(bundle), str(tmp_path / "data"), *words]) == 0
+    said = capsys.readouterr().out
+    cells = next(line for line in said.splitlines() if "CM.CHI.00.HH" in line).replace("│", " ").split()
+    figures = json.loads((tmp_path / "c.json").read_text())
+    assert figures["all"]["P"]["alone"] == 1
+    assert figures["all"]["P"]["alone_of_any"] == 0
+    assert figures["all"]["false_per_hour"] == {"value": 10.0, "within": pytest.approx([0.253, 55.716], abs=0.01)}
+    assert figures["by_instrument"]["velocity"]["P"]["agreement"] == 0.5
+    assert "an hour of one station: 10.00 (0.25 to 55.72)" in " ".join(said.split())
     assert cells == ["CM.CHI.00.HH", "2019-12-24", "0.10", "20.0", "(10.0)", "1/2", "0.0", "(0.0)", "0/0"]
 
 
