@@ -53,7 +53,7 @@ class ContrastiveSettings(BaseModel):
     penalty_weight: float = Field(default=1.0, ge=0, description="of the mean square of the tokens")
     encoder_gradient: float = Field(default=0.1, gt=0, le=1, description="factor of the encoder's gradient")
     quantizer_rate: float = Field(default=0.5, gt=0, description="its share of the peak learning rate")
-    revive_every: int = Field(default=0, ge=0, description="steps after which unused codes are drawn anew; 0 is never")
+    revive_every: int = Field(default=0, ge=0, description="steps after which dead codes are drawn anew; 0 is never")
 
 
 @register("contrastive")

@@ -14,6 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pretrain.objectives import draws, ranks
+from pretrain.objectives.diversity import perplexity
+
+COLLAPSED = 0.075
+"""A group whose perplexity lies at less than this share of the way from one code to all has collapsed: 25 of 320."""
 
 
 class QuantizerSettings(BaseModel):
@@ -123,20 +127,22 @@ class Quantizer(nn.Module):
         return counts.index_add_(0, self._flat(codes).flatten(), each).view_as(self.usage)
 
     @torch.no_grad()
-    def revive(self, seed: int, everything: bool = False) -> Tensor:
-        """Draw dead codes anew, uniformly: those that no rank has used since the last call, or ``everything``.
+    def revive(self, seed: int) -> Tensor:
+        """Draw dead codes anew, uniformly: those that no rank has used since the last call.
 
-        A dead code gets a fresh code vector and fresh logit weights, with the mean bias of its group, so that it can
-        win again. Returns which (G, V). Every rank must call it with the same ``seed``.
+        Of a group that has collapsed (``COLLAPSED``) the codes in use are drawn anew too: what wins everywhere would
+        go on winning. A fresh code gets a code vector, logit weights and the mean bias of the codes that stay, so that
+        it can win again. Returns which (G, V). Every rank must call it with the same ``seed``.
         """
-        used = ranks.summed(self.usage) > 0
-        dead = torch.ones_like(used) if everything else ~used
+        usage = ranks.summed(self.usage)
+        found = perplexity(usage / usage.sum(1, keepdim=True).clamp(min=1))
+        dead = (usage == 0) | (found < 1 + COLLAPSED * (self.settings.codes - 1))[:, None]
         generator = torch.Generator().manual_seed(seed)
         weight = self.logits.weight.view(*self.usage.shape, -1)
         bias = self.logits.bias.view_as(self.usage)
         rows = torch.rand(self.codebook.shape, generator=generator) * 2 - 1
         fresh = torch.randn(weight.shape, generator=generator)
-        level = torch.zeros_like(bias) if everything else (bias * used).sum(1, keepdim=True) / used.sum(1, keepdim=True)
+        level = (bias * ~dead).sum(1, keepdim=True) / (~dead).sum(1, keepdim=True)
         self.codebook.copy_(torch.where(dead[..., None], rows.to(self.codebook), self.codebook))
         weight.copy_(torch.where(dead[..., None], fresh.to(weight), weight))
         bias.copy_(torch.where(dead, level.nan_to_num(0.0).expand_as(bias), bias))

@@ -27,9 +27,14 @@ from pretrain.selfsupervised.source import open_store
 
 MIB, GIB = 2**20, 2**30
 CPU = torch.device("cpu")
+H200_MULTIPLY_ADDS_PER_S = {True: 4.6e13, False: 2.6e13}
+"""With torch.compile and without, as `base` in batches of 1,024 was measured
+(benchmarks/results/pretrain_gpu_nvidia-h200_2026-11-24.md): small batches are slower."""
 DESCRIPTION = """\
 Say what a pretraining run would take before it is started: parameters by part, tokens and masked frames, multiply-adds,
 memory, time, and the data it would learn from. Needs no GPU.
+
+Time is that of H200s in large batches, unless the speed of a short run is given: small batches take longer.
 
 Activations are those that the plain PyTorch form keeps for the way back; the Triton kernels keep less."""
 EXAMPLES = """\
@@ -124,19 +129,26 @@ def rows(settings: RunSettings, ranks: int, windows_per_s: float | None) -> Iter
     each = f"{step.activation_bytes / MIB:,.1f} MiB a window"
     yield "memory: activations", f"{activations / MIB:,.0f} MiB ({each}, {windows} at once)"
     yield "memory a GPU, data aside", f"about {(fixed + activations) / GIB:.2f} GiB"
-    yield from _time(settings, windows_per_s)
+    yield from _time(settings, step, ranks, windows_per_s)
     yield from _data(settings)
 
 
-def _time(settings: RunSettings, windows_per_s: float | None) -> Iterator[tuple[str, str]]:
+def _time(settings: RunSettings, step: Step, ranks: int, windows_per_s: float | None) -> Iterator[tuple[str, str]]:
     training = settings.training
     limit = "" if training.minutes is None else f", but ends after {training.minutes:g} min"
     yield "steps", f"{training.steps:,} ({training.steps * training.batch:,} windows{limit})"
+    speed = windows_per_s
+    if speed is None:
+        speed = ranks * H200_MULTIPLY_ADDS_PER_S[settings.model.compile] / step.multiply_adds
+    hours = training.steps * training.batch / speed / 3600
+    each = f"{training.batch / speed:.3g} s a step"
     if windows_per_s is None:
-        yield "time", "give --windows-per-s, as a --fast-dev-run or the log of a short run shows it"
+        said = (
+            f"at least {hours:.2g} h on {ranks} x H200, {each}; give --windows-per-s of a short run for more than that"
+        )
+        yield "time", said
     else:
-        hours = training.steps * training.batch / windows_per_s / 3600
-        yield "time", f"{hours:.2f} h at {windows_per_s:,.0f} windows/s, {training.batch / windows_per_s:.3f} s a step"
+        yield "time", f"{hours:.2f} h at {windows_per_s:,.0f} windows/s, {each}"
 
 
 def _data(settings: RunSettings) -> Iterator[tuple[str, str]]:

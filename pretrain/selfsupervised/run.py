@@ -220,5 +220,6 @@ def _memory_named(settings: RunSettings) -> Iterator[None]:
         raise ConfigError(
             f"the GPU has too little memory ({str(error).partition('. ')[0]}): raise training.accumulate (is "
             f"{training.accumulate}; the steps stay the same), lower training.batch (is {training.batch}), or set "
-            "model.checkpointing = true"
+            "model.checkpointing = true; where the data alone are too large for it, hold them in 16 bits (data.hold = "
+            "'int16') or read them from disk (data.on_device = false and a folder of shards)"
         ) from error

@@ -102,6 +102,28 @@ def test_too_few_masked_frames(kind: str) -> None:
         assert candidates.negatives.isfinite().all()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("similarity", sorted(SIMILARITIES))
+def test_similarities_are_of_the_frames_own_prediction(kind: str, similarity: str) -> None:
+    """Against a plain loop: the positive is that of prediction and own target, each negative that of the same
+    prediction and an allowed target, and all allowed targets come up where there are many draws."""
+    given = identified(targets((6, 4)))._replace(vectors=torch.randn(2, 9, 6, generator=generator(7)))
+    predictions = torch.randn(2, 9, 6, generator=generator(8))
+    alike = SIMILARITIES[similarity]
+    settings = NegativeSettings.model_validate({"kind": kind, "count": 200, "pool": 40, "bank": 12})
+    found = STRATEGIES[kind](settings, 6, alike)(predictions, given, generator(9))
+    for row, frame in given.present.nonzero().tolist():
+        mine = predictions[row, frame][None]
+        torch.testing.assert_close(found.positive[row, frame], alike(mine, given.vectors[row, frame][None])[0, 0])
+        allowed = given.present.clone() if kind in ("across_recordings", "memory_bank") else given.present & False
+        allowed[row] = given.present[row]
+        allowed[row, frame] = False
+        expected = alike(mine, given.vectors[allowed])[0].sort().values
+        kept = found.negatives[row, frame][found.kept[row, frame]]
+        distinct = kept.sort().values[torch.diff(kept.sort().values, prepend=torch.tensor([-1e9])) > 1e-4]
+        torch.testing.assert_close(distinct, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("similarity", sorted(SIMILARITIES))
 def test_hard_negatives_equal_a_plain_reference(similarity: str) -> None:
     """The most similar of the row's masked frames with another code, one frame at a time."""

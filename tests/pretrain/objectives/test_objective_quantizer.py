@@ -130,11 +130,31 @@ def test_dead_codes_are_drawn_anew_and_win_again() -> None:
     assert (model.usage > 0)[revived].sum() >= 3
 
 
-def test_a_collapsed_codebook_can_be_drawn_anew_whole() -> None:
-    """Nothing of it stays."""
+def test_a_collapsed_group_is_drawn_anew_whole() -> None:
+    """Of the group in which one code wins everywhere nothing stays, that code included; the other keeps what it uses.
+
+    With the winner left in place the fresh codes would never come up: afterwards several do.
+    """
     model = quantizer()
+    x, present = frames(8, 50)
     model.logits.bias.data[3] = 1000.0
-    before = model.codebook.detach().clone()
-    assert model.revive(1, everything=True).all()
-    assert (model.codebook != before).all()
-    assert not model.logits.bias.any()
+    model(x, present, 1.0, generator())
+    before, used = model.codebook.detach().clone(), model.usage > 0
+    assert used[0].sum() == 1
+    assert used[1].sum() > 3
+    revived = model.revive(1)
+    assert revived[0].all()
+    assert torch.equal(revived[1], ~used[1])
+    assert (model.codebook[0] != before[0]).all()
+    assert torch.equal(model.codebook[1][used[1]], before[1][used[1]])
+    assert not model.logits.bias[:8].any()
+    model(x, present, 1.0, generator())
+    assert (model.usage[0] > 0).sum() > 3
+
+
+@pytest.mark.parametrize(("often", "whole"), [(1000, True), (1, False)])
+def test_a_group_in_fair_use_keeps_its_codes(often: int, whole: bool) -> None:
+    """Two codes of eight used alike are few, but no collapse; nearly always the same one is."""
+    model = quantizer()
+    model.usage[:, :2] = torch.tensor([float(often), 1.0])
+    assert bool(model.revive(1)[:, 0].all()) == whole

@@ -52,6 +52,14 @@ def test_figures_are_of_sums_by_data_set_and_over_all() -> None:
     assert found["all/frames"] == found["north/frames"] + found["south/frames"]
     weighted = sum(found[f"{name}/loss"] * found[f"{name}/frames"] for name in ("north", "south"))
     assert found["all/loss"] == pytest.approx(weighted / found["all/frames"])
+    for data_set in ("all", "north", "south"):
+        hard, soft, dead = (f"{data_set}/{name}" for name in ("hard_perplexity", "soft_perplexity", "dead_codes"))
+        for group in ("_0", "_1"):
+            assert 1 <= found[hard + group] <= 8 - found[dead + group]
+            assert 1 < found[soft + group] <= 8
+        assert found[hard] == pytest.approx(found[f"{hard}_0"] + found[f"{hard}_1"])
+        assert found[hard] != pytest.approx(found[soft])
+    assert found["north/hard_perplexity"] != found["south/hard_perplexity"]
     sums = judged(objective, batches, 3)
     assert flat(objective, sums) == found
     assert sums["all"]["hard"].sum() == 2 * found["all/frames"]

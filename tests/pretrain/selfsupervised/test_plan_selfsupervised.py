@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pretrain.cli import main
 from pretrain.selfsupervised.launch import ready_objective
-from pretrain.selfsupervised.plan import _kept_bytes, measure, parts, rows
+from pretrain.selfsupervised.plan import Step, _kept_bytes, _time, measure, parts, rows
 
 
 def test_parts_add_up() -> None:
@@ -54,9 +54,24 @@ def test_memory_and_time_follow(tmp_path: Path) -> None:
     asked = settings(str(tmp_path / "none.npz"), training={"batch": 8, "accumulate": 2, "steps": 9000})
     found = dict(rows(asked, 2, 10.0))
     assert found["windows a step"] == "8 (2 ranks x 2 micro-batches x 2)"
-    assert found["time"].startswith("2.00 h at 10 windows/s, 0.800 s a step")
+    assert found["time"].startswith("2.00 h at 10 windows/s, 0.8 s a step")
     assert found["memory: activations"].endswith("2 at once)")
     assert "not there yet" in found["data"]
+
+
+def test_time_is_guessed_from_what_an_h200_was_seen_to_do() -> None:
+    """`base` comes out at the measured windows a second; two GPUs take half of it; uncompiled it is longer."""
+
+    def hours(ranks: int, compiled: bool) -> float:
+        asked = settings(training={"batch": 64, "steps": 1_000_000}, model={"compile": compiled})
+        (text,) = [text for label, text in _time(asked, base, ranks, None) if label == "time"]
+        assert f"on {ranks} x H200" in text
+        return float(text.split()[2])
+
+    base = Step(multiply_adds=8.21e9, activation_bytes=0, frames=0)
+    assert hours(1, True) == pytest.approx(64e6 / 5576 / 3600, rel=0.05)
+    assert hours(2, True) == pytest.approx(hours(1, True) / 2, rel=0.05)
+    assert hours(1, False) == pytest.approx(64e6 / 3112 / 3600, rel=0.05)
 
 
 def test_the_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,7 +79,7 @@ def test_the_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     config = str(toml(tmp_path / "run.toml", write_pack(tmp_path / "pack.npz")))
     assert main(["plan", config, "--windows-per-s", "100"]) == 0
     printed = capsys.readouterr().out
-    for word in ("backbone: unet", "128 + 32", "memory a GPU", "0.040 s a step", "6 traces", "2 traces"):
+    for word in ("backbone: unet", "128 + 32", "memory a GPU", "0.04 s a step", "6 traces", "2 traces"):
         assert word in printed
     assert main(["plan", config, "--ranks", "0"]) == 2
     assert "--ranks is 0" in capsys.readouterr().err
