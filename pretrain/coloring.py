@@ -74,10 +74,7 @@ def rate_response(windows: Windows, generator: Generator, angle: Tensor) -> Tens
     """
     batch = len(windows.waveform)
     which = (uniform(windows, generator, batch, 1) * len(RATES_HZ)).long()
-    end = (
-        which.new_tensor(0.0, dtype=torch.float64)
-        + math.pi / 100 * torch.tensor(RATES_HZ, dtype=torch.float64, device=angle.device)[which]
-    )
+    end = math.pi / 100 * torch.tensor(RATES_HZ, dtype=torch.float64, device=angle.device)[which]
     begin = end * (0.7 + 0.25 * uniform(windows, generator, batch, 1))
     return 0.5 + 0.5 * torch.cos(math.pi * ((angle - begin) / (end - begin)).clamp(0, 1))
 

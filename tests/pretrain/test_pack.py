@@ -158,7 +158,10 @@ def test_the_command_writes_the_same_bytes_again(tmp_path: Path, capsys: pytest.
 def test_the_command_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing to pack is exit status 2 and one line on stderr; a size that is none is a usage error."""
     assert main(["pack", str(tmp_path / "p.npz")]) == 2
-    assert capsys.readouterr().err == "pretrain: nothing to pack: give --labelled, --continuous or both\n"
+    assert (
+        capsys.readouterr().err
+        == "pretrain: nothing to pack: give --labelled, --continuous, --picked, --set or --folder\n"
+    )
     with pytest.raises(SystemExit) as stop:
         main(["pack", str(tmp_path / "p.npz"), "--budget", "much"])
     assert stop.value.code == 2

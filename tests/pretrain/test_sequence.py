@@ -9,7 +9,7 @@ import torch
 from training_data import bank, generator, quake, trace, windows
 
 from pretrain import augment
-from pretrain.bank import UNSEEN, Windows
+from pretrain.bank import UNSEEN, Bank, Windows
 from pretrain.power import quiet, second_power
 from pretrain.sequence import FADE, bedded, in_turn, joined
 
@@ -102,6 +102,21 @@ def test_a_sequence_is_reproducible_and_sound_and_long_quiet_precedes_events() -
     onset = last.positions[rows, columns].long()
     assert len(rows) > 20
     assert (power[rows, onset] > 3 * power[rows, onset - 110]).float().mean() > 0.9
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_all_of_it_happens_on_the_device_of_the_bank() -> None:
+    """Single windows and sequences, with every step chosen."""
+    device = torch.device("cuda")
+    of = Bank([quake(1000, 1500, 3000), trace(12000)], {"manual": 0.5, "noise": 0.5}, device)
+    steps = [field.name for field in fields(augment.AugmentSettings) if field.name.endswith("_share")]
+    every = augment.AugmentSettings(**dict.fromkeys(steps, 1.0))
+    draws = torch.Generator(device=device).manual_seed(0)
+    for part in [augment.augment(of, 8, 2048, draws, every), *augment.augment_sequence(of, 4, 2048, 3, draws, every)]:
+        for field in fields(Windows):
+            assert getattr(part, field.name).device.type == "cuda", field.name
+        assert part.waveform.isfinite().all()
 
 
 def test_without_noise_records_gaps_between_records_stay_gaps() -> None:
