@@ -4,8 +4,9 @@
 
 In one run, for each preset and batch: ONNX Runtime on CUDA with I/O binding and states that stay on the device (the
 graph of ``export build`` in fp32 with TF32 and in fp16, the fused graph of ``export.fused`` in both, each with and
-without ONNX Runtime's CUDA graph), torch in bf16 as a CUDA graph, `torch.compile`, and both with the mLSTM step as one
-Triton kernel. Each contender has a process of its own; one that fails is a row. See README.md in this folder.
+without ONNX Runtime's CUDA graph), the slots of the daemon's engine from host to host, torch in bf16 as a CUDA graph,
+`torch.compile`, and both with the mLSTM step as one Triton kernel. Each contender has a process of its own; one that
+fails is a row. See README.md in this folder.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 import torch
 from gpu import device_of, keep, lines, machine_and_gpu, results_file
 from step_graphs import FORMS, Graph, export_all, floor_bytes, network
-from step_measure import Job, Row, copy_bandwidth, rows_of
+from step_measure import Job, Measurement, Row, copy_bandwidth
 from step_report import Findings, markdown, row_line
 
 from picker.model.config import PRESETS
@@ -34,6 +35,12 @@ TORCH: tuple[tuple[str, str, bool], ...] = (
     ("torch.compile, Triton kernel, CUDA graph", "kernel", True),
 )
 """Title, kind and whether it is compiled."""
+SLOTS: tuple[tuple[str, str, bool], ...] = (
+    ("all ready", "all", False),
+    ("half of them ready", "sparse", False),
+    ("half of them ready, CUDA graph", "sparse", True),
+)
+"""The same of the engine "cuda": which stations a call has, and whether its steps are captured."""
 CHECKPOINTS = Path(__file__).parents[1] / "models" / "checkpoints"
 QUICK_BATCHES, BATCHES = (2, 5), (256, 1024, 8192)
 PATIENCE_S = 100.0
@@ -50,11 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         graphs = export_all(Path(folder), options.presets, checkpoints, _forms(options.only))
-        rows = [
-            row
-            for job in jobs(options.presets, batches, checkpoints, options.only)
-            for row in _said(rows_of(_with_graph(job, graphs), device, options.patience))
-        ]
+        rows, waiting = list[Row](), list[Measurement]()
+        for job in [*jobs(options.presets, batches, checkpoints, options.only), None]:
+            if job is not None:  # the next one gets ready on the processor while this one is measured
+                waiting.append(Measurement(_with_graph(job, graphs), device))
+            while len(waiting) > (job is not None):
+                rows += _said(waiting.pop(0).rows(options.patience))
         exported = {title: graph for title, future in graphs.items() if isinstance(graph := _graph(future), Graph)}
     machine, gpu = machine_and_gpu()
     findings = Findings(
@@ -84,6 +92,11 @@ def jobs(
             checkpoint=checkpoints.get(name), cuda_graph=captured)
         for form in FORMS for captured in (False, True) for name in presets
     ]  # fmt: skip
+    ort += [
+        Job(title=f"daemon's slots, fused fp16, {words}", engine="slots", preset=name, batches=batches,
+            checkpoint=checkpoints.get(name), cuda_graph=captured, kind=kind)
+        for words, kind, captured in SLOTS for name in presets
+    ]  # fmt: skip
     ordered = [*plain, *ort, *(job for job in found if job.compiled)]
     return [job for job in ordered if not only or any(word in job.title for word in only)]
 
@@ -95,7 +108,7 @@ def _forms(only: Sequence[str]) -> list[str]:
 
 def _with_graph(job: Job, graphs: dict[str, Future[Graph]]) -> Job:
     """``job`` with the graph of its title, once that is written; without it where it could not be."""
-    if job.engine != "ort":
+    if job.engine == "torch":
         return job
     form = job.title.split(", ")[1]
     graph = _graph(graphs[f"{job.preset} {form}"])

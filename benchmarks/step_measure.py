@@ -11,12 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from statistics import median
 
 import torch
 from step_contenders import Contender, OrtContender, TorchContender, reference
 from step_graphs import Graph, network
+from step_slots import SlotsContender
 
 from picker.model.picker import Picker
 
@@ -31,7 +33,7 @@ class Job:
 
     title: str
     engine: str
-    """``ort`` or ``torch``."""
+    """``ort``, ``slots`` or ``torch``."""
     preset: str
     batches: tuple[int, ...]
     graph: Graph | None = None
@@ -61,45 +63,54 @@ class Row:
     failed: str = ""
 
 
-def rows_of(job: Job, device: torch.device, patience_s: float) -> list[Row]:
-    """Measure ``job`` in a new process; every batch has a row, whatever happens."""
-    context = get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(job, device, sender))
-    process.start()
-    sender.close()
-    found: list[Row] = []
-    deadline = time.monotonic() + patience_s
-    for batch in job.batches:
-        row = _received(receiver, deadline, process)
-        found.append(Row(job=job, batch=batch, failed=row) if isinstance(row, str) else row)
-        if isinstance(row, str):
+class Measurement:
+    """A job in a process of its own, which imports and builds at once, and touches the device when its turn comes."""
+
+    def __init__(self, job: Job, device: torch.device) -> None:
+        context = get_context("spawn")
+        self._job, self._turn = job, context.Event()
+        self._receiver, sender = context.Pipe(duplex=False)
+        self._process = context.Process(target=_work, args=(job, device, sender, self._turn))
+        self._process.start()
+        sender.close()
+
+    def rows(self, patience_s: float) -> list[Row]:
+        """Its turn: every batch has a row, whatever happens."""
+        job, found = self._job, list[Row]()
+        self._turn.set()
+        deadline = time.monotonic() + patience_s
+        for batch in job.batches:
+            row = self._received(deadline)
+            if not isinstance(row, str):
+                found.append(row)
+                continue
+            found.append(Row(job=job, batch=batch, failed=row))
             found += [Row(job=job, batch=rest, failed="not reached") for rest in job.batches[len(found) :]]
             break
-    process.join(10)
-    process.kill()
-    return found
+        self._process.join(10)
+        self._process.kill()
+        return found
+
+    def _received(self, deadline: float) -> Row | str:
+        try:
+            if not self._receiver.poll(max(0.0, deadline - time.monotonic())):
+                return "took too long"
+            answer: Row | str = self._receiver.recv()
+            return answer
+        except EOFError:
+            self._process.join()
+            return f"the process ended with exit status {self._process.exitcode}"
 
 
-def _received(receiver: Connection, deadline: float, process: object) -> Row | str:
-    try:
-        if not receiver.poll(max(0.0, deadline - time.monotonic())):
-            return "took too long"
-        answer: Row | str = receiver.recv()
-        return answer
-    except EOFError:
-        process.join()  # type: ignore[attr-defined]
-        return f"the process ended with exit status {process.exitcode}"  # type: ignore[attr-defined]
-
-
-def _work(job: Job, device: torch.device, sender: Connection) -> None:
+def _work(job: Job, device: torch.device, sender: Connection, turn: Event) -> None:
     warnings.simplefilter("ignore")
-    print(f"running {job.preset}, {job.title}", file=sys.stderr, flush=True)
     torch.set_num_threads(1)
     try:
+        model = network(job.preset, job.checkpoint)
+        turn.wait()
+        print(f"running {job.preset}, {job.title}", file=sys.stderr, flush=True)
         stream = torch.cuda.Stream() if device.type == "cuda" else None
         with torch.cuda.stream(stream):  # nothing happens where it is None
-            model = network(job.preset, job.checkpoint)
             began = time.perf_counter()
             contender = _contender(job, copy.deepcopy(model), device)
             for batch in job.batches:
@@ -116,6 +127,9 @@ def _contender(job: Job, model: Picker, device: torch.device) -> Contender:
         return TorchContender(model, device, kind=job.kind, compiled=job.compiled)
     if job.graph is None:
         raise RuntimeError("its graph could not be exported")
+    if job.engine == "slots":
+        sparse = job.kind == "sparse"
+        return SlotsContender(job.graph.path, model, device, cuda_graph=job.cuda_graph, sparse=sparse)
     half = "fp16" in job.title
     return OrtContender(job.graph.path, model, device, cuda_graph=job.cuda_graph, tf32=not half)
 
@@ -127,7 +141,7 @@ def _measured(job: Job, contender: Contender, model: Picker, batch: int, device:
     for k in range(CHECKED_STEPS):
         found = contender.step(k)
         _wait(device)
-        difference = max(difference, float((found.float() - expected[k]).abs().max()))
+        difference = max(difference, float((found.to(device).float() - expected[k]).abs().max()))
     del expected
     prepared_s = time.perf_counter() - began
     times, wall_s = _timed(contender.step, device)

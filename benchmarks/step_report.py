@@ -116,14 +116,19 @@ def _roof(findings: Findings) -> str:
 
 
 def best(findings: Findings, preset: str, batch: int, engine: str, *, compiled: bool = False) -> Row | None:
-    """The fastest row of an engine: ``ort``, ``torch`` (without the kernel) or ``kernel``."""
-    kind = {"ort": ("autocast",), "torch": ("autocast", "casts"), "kernel": ("kernel",)}[engine]
+    """The fastest row of an engine: ``ort``, ``slots``, ``torch`` (without the kernel) or ``kernel``."""
+    kind = {
+        "ort": ("autocast",),
+        "slots": ("all", "sparse"),
+        "torch": ("autocast", "casts"),
+        "kernel": ("kernel",),
+    }[engine]
     rows = [
         row
         for row in findings.rows
         if not row.failed
         and (row.job.preset, row.batch) == (preset, batch)
-        and row.job.engine == ("ort" if engine == "ort" else "torch")
+        and row.job.engine == ("torch" if engine == "kernel" else engine)
         and row.job.kind in kind
         and row.job.compiled == compiled
     ]
@@ -160,7 +165,7 @@ def figures(findings: Findings) -> dict[str, str]:
     for preset in findings.networks:
         served = []
         for batch in sorted({row.batch for row in findings.rows}):
-            chosen = {name: best(findings, preset, batch, name) for name in ("ort", "torch", "kernel")}
+            chosen = {name: best(findings, preset, batch, name) for name in ("ort", "slots", "torch", "kernel")}
             chosen |= {
                 f"compiled_{name}": best(findings, preset, batch, name, compiled=True) for name in ("torch", "kernel")
             }
@@ -173,6 +178,9 @@ def figures(findings: Findings) -> dict[str, str]:
                 served.append(
                     min(stations(engine), findings.resident(engine)) if findings.memory_bytes else stations(engine)
                 )
+            daemon = chosen["slots"]
+            if daemon is not None and graph is not None:
+                found[f"daemon_over_torch_cuda_graph_{preset}_{batch}"] = f"{graph.step_s / daemon.step_s:.2f}"
             if engine is not None and graph is not None:
                 found[f"engine_over_torch_cuda_graph_{preset}_{batch}"] = f"{graph.step_s / engine.step_s:.2f}"
         if served:

@@ -24,11 +24,11 @@ LEAST_VERSION = (1, 31)
 NEEDS = "an NVIDIA GPU with its driver (see nvidia-smi), CUDA 13 and cuDNN 9 (pip install 'onset[gpu]')"
 
 
-def open_cuda(bundle: Bundle, device: int = 0, *, cuda_graph: bool = False) -> DeviceModel:
+def open_cuda(bundle: Bundle, device: int = 0, *, cuda_graph: bool = False, fused: bool = True) -> DeviceModel:
     """The bundle's graph on GPU ``device``, tried once; ``cuda_graph`` captures steps and replays them.
 
-    Takes the fused graph where the bundle has one, else ``model.onnx``. Raises ConfigError where library or GPU are
-    missing or too old, BundleError where the bundle's graph cannot be used.
+    Takes the fused graph where the bundle has one, ``model.onnx`` where not or without ``fused``. Raises ConfigError
+    where library or GPU are missing or too old, BundleError where the bundle's graph cannot be used.
     """
     runtime = cuda_runtime()
     options = {
@@ -37,7 +37,7 @@ def open_cuda(bundle: Bundle, device: int = 0, *, cuda_graph: bool = False) -> D
         "enable_skip_layer_norm_strict_mode": "1",  # norms are summed in float32
     }
     step = {**options, "enable_cuda_graph": str(int(cuda_graph))}
-    return open_model(bundle, runtime, Place("cuda", device), (PROVIDER, step), (PROVIDER, options), cuda_graph)
+    return open_model(bundle, runtime, Place("cuda", device), (PROVIDER, step), (PROVIDER, options), cuda_graph, fused)
 
 
 def cuda_runtime() -> ModuleType:
@@ -58,10 +58,16 @@ def cuda_runtime() -> ModuleType:
 
 
 def open_model(
-    bundle: Bundle, runtime: ModuleType, place: Place, step: Any, rows: Any, cuda_graph: bool = False
+    bundle: Bundle,
+    runtime: ModuleType,
+    place: Place,
+    step: Any,
+    rows: Any,
+    cuda_graph: bool = False,
+    fused: bool = True,
 ) -> DeviceModel:
     """The bundle's graph by the provider ``step``, its rows moved by the provider ``rows``; see ``open_cuda``."""
-    path = fused_graph(bundle) or bundle.model_path
+    path = (fused_graph(bundle) if fused else None) or bundle.model_path
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     said = _preloaded(runtime) if place.kind == "cuda" else ""

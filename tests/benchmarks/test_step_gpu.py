@@ -41,15 +41,15 @@ def test_without_a_gpu_it_says_so() -> None:
 def test_a_contender_that_dies_or_hangs_is_a_row() -> None:
     """Whatever a process does, every batch has its row and the next contender its turn."""
     from step_graphs import Graph
-    from step_measure import Job, rows_of
+    from step_measure import Job, Measurement
 
     absent = Graph(Path("absent.onnx"), 0, 0)
     job = Job(title="ONNX Runtime, fused fp16", engine="ort", preset="small", batches=(1, 2), graph=absent)
-    rows = rows_of(job, torch.device("cpu"), 120)
+    rows = Measurement(job, torch.device("cpu")).rows(120)
     assert [row.batch for row in rows] == [1, 2]
     assert "absent.onnx" in rows[0].failed
     assert rows[1].failed == "not reached"
-    late = rows_of(job, torch.device("cpu"), 0)
+    late = Measurement(job, torch.device("cpu")).rows(0)
     assert [row.failed for row in late] == ["took too long", "not reached"]
 
 
