@@ -205,7 +205,7 @@ class FusedGraph(nn.Module):
         self.fine, self.mix = Windows(model.head.fine, dtype), Windows(model.head.mix, dtype)
         self.late, self.expand = Product.of(model.late, dtype), Product.of(model.head.expand, dtype)
         logits = model.head.logits
-        self.logits = Product(logits.weight[..., 0].T, cast(Tensor, logits.bias), dtype)
+        self.logits = Product(logits.weight[..., 0].T, cast(Tensor, logits.bias), torch.float32)
         self.norm, self.unet = Norm(model.head.norm, dtype), FusedUNet(model, dtype)
 
     def forward(self, chunk: Tensor, valid: Tensor, reset: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
@@ -238,7 +238,7 @@ class FusedGraph(nn.Module):
         x = contrib.biased_gelu(context.flatten(1, 2) + onset, self.fine.product.bias)
         mixed, after["head.mix.tail"] = self.mix(x, given["head.mix.tail"])
         x = x + contrib.biased_gelu(mixed, self.mix.product.bias)
-        return torch.softmax((self.logits(x) + self.logits.bias).float(), dim=-1).transpose(1, 2)
+        return torch.softmax(self.logits(x.float()) + self.logits.bias, dim=-1).transpose(1, 2)
 
     def example(self, rows: int) -> tuple[Tensor, ...]:
         """Inputs of the right shapes with ``rows`` rows."""
