@@ -4,8 +4,8 @@
     python3 carry.py join PARTS FOLDER                 # where they are wanted
 
 ``split`` cuts every file of FOLDER into parts of so many megabytes and writes PARTS/manifest.json with the SHA-256 of
-each part and file; ``join`` puts the files together again, whole or not at all, and says which part is missing or damaged.
-Parts that arrived whole need not be sent again. It needs the standard library alone.
+each part and file; ``join`` puts the files together again, whole or not at all, and names each part that is missing or
+damaged. Parts that arrived whole need not be sent again. It needs the standard library alone.
 """
 
 from __future__ import annotations
