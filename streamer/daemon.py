@@ -108,7 +108,7 @@ class Daemon:
         keeper = SnapshotKeeper(
             path,
             self.settings.snapshot.every_s,
-            lambda: capture(self.picking, self.picking.model.bundle, self.clock_ns()),
+            lambda: capture(self.picking, self.clock_ns()),
             lambda: self.publisher.outbox.unwritten,
         )
         self.picking.between_rounds = keeper.between_rounds
