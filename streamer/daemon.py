@@ -71,6 +71,7 @@ class Daemon:
         self.finished = False
         """Whether all that was asked for before the end is done, save the orderly end of connections."""
         self.publisher = make_publisher(settings, outbox, self._facts, clock_ns)
+        self.publisher.on_acknowledged = self.metrics.publish_s.observe
         self._started = DaemonFacts(
             version=installed_version(),
             bundle_label=bundle.label,
