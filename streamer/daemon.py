@@ -90,6 +90,8 @@ class Daemon:
             self.recorder.register(self.metrics)
         self.shadow = None if shadow is None else self._shadow(*shadow)
         self.picking.shadow = None if self.shadow is None else self.shadow.model
+        if self.shadow is None and settings.shadow.path is not None:
+            self.metrics.add_gauge("shadow_running", "Whether the shadow model runs (0 or 1)", lambda: 0)
         self.readers = [
             SeedLinkReader(
                 server,

@@ -24,6 +24,7 @@ from tiny_bundle import write_tiny_bundle
 
 from picker.bundle import load_bundle
 from picker.stepper import OnnxStepper
+from streamer.cli import main
 from streamer.compare import without_arrival
 from streamer.daemon import Daemon
 from streamer.reload import RESULTS
@@ -83,6 +84,23 @@ async def test_shadow_publishes_what_it_would_as_the_first(tmp_path: Path) -> No
     assert metrics['onset_shadow_total{kind="P"}'] == metrics['onset_picks_total{phase="P"}'] == 6
     assert metrics["onset_shadow_outbox_picks"] == 0
     assert metrics["onset_tasks"] > 5
+
+
+async def test_shadow_that_cannot_be_opened_keeps_nobody_from_picking(tmp_path: Path) -> None:
+    """A candidate that was removed: one error line and a metric, and the daemon picks; ``--check`` says it."""
+    data, port = written(tmp_path, three_components()), free_port()
+    more = f'[shadow]\npath = "removed"\n[metrics]\nenabled = true\nport = {port}\n'
+    with mosquitto(tmp_path) as broker:
+        async with replay(data) as server, subscriber(broker.port) as picks:
+            config = write_config(tmp_path, seedlink=[server.port], mqtt=broker.port, more=more)
+            async with daemon(config) as running:
+                line = await running.logged("shadow model cannot be opened: picks of the first model alone")
+                assert "removed" in line["reason"]
+                assert found(await picks.receive(6)) == expected()
+                metrics = await asyncio.to_thread(read_metrics, port)
+                assert (await running.stop())[0] == 0
+    assert metrics["onset_shadow_running"] == 0
+    assert main(["run", "--config", str(config), "--check"]) == 2
 
 
 async def test_live_comparison_of_both(tmp_path: Path) -> None:
