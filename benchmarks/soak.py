@@ -162,7 +162,8 @@ def markdown(
         "# Soak",
         "",
         *rig.facts(machine, loads),
-        f"- {options.stations} stations, {points[-1].hours:.1f} h of {options.hours:g} h of data, SeedLink 4, bundle {options.bundle.name}",
+        f"- {options.stations} stations, {points[-1].hours:.1f} h of {options.hours:g} h of data, SeedLink 4,"
+        f" bundle {options.bundle.name}",
         "- files: open descriptors in /proc; threads: of the process, in /proc; tasks: of the event loop, by",
         "  the metric `onset_tasks` (-1: the daemon has no such metric)",
         "",
