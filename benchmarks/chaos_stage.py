@@ -130,7 +130,8 @@ class Stage:
             self._exits.callback(server.kill)
         for server in self.servers:
             await asyncio.to_thread(server.wait_ready)
-        seedlink = [rig.Server(proxy.port, net[1]) for proxy, net in zip(self.proxies, NETWORKS, strict=True)]
+        # No sooner given up as idle than LEAD_S: a reconnect while the first records come would lose those between.
+        seedlink = [rig.Server(proxy.port, net[1], LEAD_S) for proxy, net in zip(self.proxies, NETWORKS, strict=True)]
         config = rig.write_config(
             self.folder, self.scene.bundle, seedlink, self.broker_proxy.port, self.metrics_port, every_s=2.0
         )
