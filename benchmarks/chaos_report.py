@@ -67,8 +67,15 @@ def differences(left: Mapping[str, Heard], right: Mapping[str, Heard]) -> tuple[
 
 def unmatched(ours: Mapping[str, Heard], theirs: Mapping[str, Heard]) -> list[Heard]:
     """Those of ``ours`` that none of ``theirs`` equals as far as a model with memory can tell, whatever their ids."""
+    lines: dict[tuple[str, str], list[Heard]] = {}
+    for other in theirs.values():
+        lines.setdefault((other.station, other.pick["phase"]), []).append(other)
     return [
-        one for one in ours.values() if not any(near(one, other, FORGOTTEN_S, FORGOTTEN) for other in theirs.values())
+        one
+        for one in ours.values()
+        if not any(
+            near(one, other, FORGOTTEN_S, FORGOTTEN) for other in lines.get((one.station, one.pick["phase"]), ())
+        )
     ]
 
 
@@ -134,6 +141,7 @@ def bars(findings: Findings) -> dict[str, str]:
     close, silent = unflagged(b, findings.faults, start_ns)
     return {
         "picks_reference": str(len(reference)),
+        "reference_snapshots_failed": f"{total(findings.reference.counts, 'onset_snapshot_failures_total'):g}",
         "a_picks": str(len(a)),
         "a_picks_lost": str(len(lost)),
         "a_picks_invented": str(len(invented)),
@@ -157,8 +165,9 @@ def missed(findings: Findings) -> list[str]:
     """Bars that do not hold."""
     figures = bars(findings)
     none = (
-        "a_picks_lost", "a_picks_invented", "a_picks_under_two_ids", "a_crashes", "b_picks_lost", "b_picks_invented",
-        "b_picks_untouched_changed", "b_crashes", "b_faults_not_counted", "b_picks_near_holes_unflagged",
+        "reference_snapshots_failed", "a_picks_lost", "a_picks_invented", "a_picks_under_two_ids", "a_crashes",
+        "b_picks_lost", "b_picks_invented", "b_picks_untouched_changed", "b_crashes", "b_faults_not_counted",
+        "b_picks_near_holes_unflagged",
     )  # fmt: skip
     return [key for key in none if figures[key] != "0"] + ["picks_reference"] * (figures["picks_reference"] == "0")
 

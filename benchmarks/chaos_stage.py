@@ -22,11 +22,13 @@ from rig_waves import COMPONENTS, SECOND_NS, quakes, records, source_id, wavefor
 NETWORKS = (("XX", "3", 2), ("YY", "4", 3))
 """Of each server: network, version of SeedLink, version of miniSEED."""
 QUIET_S = 8.0
-LATEST_S = 120.0
+"""A run is over when for so long no message has come and no chunk was worked off."""
+LATEST_S = 240.0
 """How long after the last record the daemon may take."""
 PAST_S = 7200
 """So long ago the data began: replayed at speed, they are never from the future."""
-QUOTA_BYTES = 24 << 20
+QUOTA_BYTES = 64 << 20
+"""Of the small file system: three snapshots, one of them being written, and the outbox with its log."""
 LEAD_S = 20.0
 """From the start of a run to the first record: all must stand by then, or the runs begin with different samples."""
 SUBSCRIBED_S = 3.0
@@ -91,6 +93,8 @@ class Stage:
         self._exits = AsyncExitStack()
         self._meant = False
         self._last_counts: Counter[str] = Counter()
+        self._worked_s = 0.0
+        """When a chunk was last seen to be worked off."""
 
     async def __aenter__(self) -> Self:
         try:
@@ -126,7 +130,8 @@ class Stage:
             self._exits.callback(server.kill)
         for server in self.servers:
             await asyncio.to_thread(server.wait_ready)
-        seedlink = [rig.Server(proxy.port, net[1]) for proxy, net in zip(self.proxies, NETWORKS, strict=True)]
+        # No sooner given up as idle than LEAD_S: a reconnect while the first records come would lose those between.
+        seedlink = [rig.Server(proxy.port, net[1], LEAD_S) for proxy, net in zip(self.proxies, NETWORKS, strict=True)]
         config = rig.write_config(
             self.folder, self.scene.bundle, seedlink, self.broker_proxy.port, self.metrics_port, every_s=2.0
         )
@@ -210,7 +215,8 @@ class Stage:
         latest_s = time.monotonic() + LATEST_S
         ended_s = time.monotonic()
         while (  # noqa: ASYNC110
-            self.alive and time.monotonic() < min(latest_s, max(ended_s, self.subscriber.last_s) + QUIET_S)
+            self.alive
+            and time.monotonic() < min(latest_s, max(ended_s, self.subscriber.last_s, self._worked_s) + QUIET_S)
         ):
             await asyncio.sleep(0.2)
         return await self._finish()
@@ -244,9 +250,12 @@ class Stage:
         return rig.metrics(self.metrics_port) or self._last_counts
 
     async def _watch(self) -> None:
-        """Keep the counters fresh."""
+        """Keep the counters fresh, and see whether the daemon works: after a kill it may make known picks for long."""
         while True:
+            before = self._last_counts["onset_chunks_total"]
             self._last_counts = await asyncio.to_thread(rig.metrics, self.metrics_port) or self._last_counts
+            if self._last_counts["onset_chunks_total"] != before:
+                self._worked_s = time.monotonic()
             await asyncio.sleep(1.0)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import tempfile
 import time
@@ -36,16 +37,21 @@ WARM_S = 12.0
 QUAKE_EVERY_S = 9.0
 POOL = 20
 """Stations with waveforms of their own; the others have the same ones."""
-PARTS = ("queue_s", "inference_s", "decision_s")
+PARTS = ("queue_s", "inference_s", "decision_s", "delivery_s")
+"""The first three by the daemon's own account; ``delivery`` is the rest: sync of the outbox, broker, this script."""
+PROBE_S = 1.0
+"""So often a page is written and synced beside the outbox, to know what the disk itself takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """Of one run: latencies (s, sorted), their parts by the daemon's own account, and shares of a core by process."""
+    """Of one run: latencies (s, sorted), their parts PARTS, shares of a core by process, and how
+    long the disk took to sync a page of ours meanwhile (s)."""
 
     total_s: Sequence[float]
     parts_s: Mapping[str, Sequence[float]]
     shares: Mapping[str, float]
+    syncs_s: Sequence[float] = ()
 
     def quantile(self, share: float) -> float:
         """Latency that so many stay below, in seconds; infinite without picks."""
@@ -113,6 +119,8 @@ async def measure(bundle: Path, folder: Path, options: argparse.Namespace) -> Fo
         listening = asyncio.create_task(subscriber.run())
         await asyncio.sleep(max(0.0, began_s + WARM_S - time.time()))
         before = {name: rig.usage(child.number).cpu_s for name, child in children.items()}
+        syncs_s: list[float] = []
+        probing = asyncio.create_task(probe(folder, syncs_s))
         own_s, begun_s = time.process_time(), time.time()
         await asyncio.sleep(max(1.0, began_s + seconds - time.time()))
         wall_s = time.time() - begun_s
@@ -120,23 +128,42 @@ async def measure(bundle: Path, folder: Path, options: argparse.Namespace) -> Fo
         shares["subscriber (this script)"] = (time.process_time() - own_s) / wall_s
         await asyncio.sleep(3.0)
         listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
+        probing.cancel()
+        await asyncio.gather(listening, probing, return_exceptions=True)
     finally:
         for child in children.values():
             child.kill()
-    return evaluate([one for one in subscriber.heard if begun_s <= one.at_s <= begun_s + wall_s], shares)
+    return evaluate([one for one in subscriber.heard if begun_s <= one.at_s <= begun_s + wall_s], shares, syncs_s)
 
 
-def evaluate(heard: Sequence[Heard], shares: Mapping[str, float]) -> Found:
+async def probe(folder: Path, syncs_s: list[float]) -> None:
+    """Write and sync a page in ``folder`` every PROBE_S, and add how long each took (s), until cancelled."""
+    page = b"x" * 4096
+
+    def once() -> float:
+        begun_s = time.perf_counter()
+        with (folder / "probe").open("wb") as file:
+            file.write(page)
+            file.flush()
+            os.fsync(file.fileno())
+        return time.perf_counter() - begun_s
+
+    while True:
+        syncs_s.append(await asyncio.to_thread(once))
+        await asyncio.sleep(PROBE_S)
+
+
+def evaluate(heard: Sequence[Heard], shares: Mapping[str, float], syncs_s: Sequence[float] = ()) -> Found:
     """Latencies of the picks: from the arrival that the message says to when the subscriber had it."""
     total_s, parts_s = [], {part: list[float]() for part in PARTS}
     for one in heard:
         latency = one.onset["latency"]
         arrived_s = utc_ns(one.onset["decided_time"]) / 1e9 + latency["data_s"]
         total_s.append(one.at_s - arrived_s)
+        parts = {**latency, "delivery_s": total_s[-1] - sum(latency[part] for part in PARTS[:-1])}
         for part in PARTS:
-            parts_s[part].append(latency[part])
-    return Found(total_s=sorted(total_s), parts_s=parts_s, shares=shares)
+            parts_s[part].append(parts[part])
+    return Found(total_s=sorted(total_s), parts_s=parts_s, shares=shares, syncs_s=syncs_s)
 
 
 def bars(runs: Mapping[str, Found]) -> dict[str, str]:
@@ -175,17 +202,29 @@ def markdown(
         "",
         f"**{'Bars missed: ' + ', '.join(failed) if failed else 'All bars hold.'}**",
         "",
-        f"| run | picks | median (ms) | p99 | most | {' | '.join(f'{part[:-2]}, median' for part in PARTS)} |",
+        f"| run | picks | median (ms) | p99 | most | {' | '.join(f'{part[:-2]}, median, p99' for part in PARTS)} |",
         "|---|---|---|---|---|" + "---|" * len(PARTS),
     ]
     for name, found in runs.items():
-        parts = [f"{np.median(found.parts_s[part]) * 1e3:.1f}" if found.total_s else "" for part in PARTS]
+        parts = [_middle_and_p99(found.parts_s[part]) for part in PARTS]
         cells = [figures[f"{name}_{key}"] for key in ("picks", "median_ms", "p99_ms", "most_ms")]
         lines.append(f"| {' | '.join([name, *cells, *parts])} |")
+    lines += ["", *(_disk(name, found) for name, found in runs.items())]
     lines += ["", "| process | share of a core, floor | with the model |", "|---|---|---|"]
     for process in runs["model"].shares:
         lines.append(f"| {process} | {runs['floor'].shares[process]:.1%} | {runs['model'].shares[process]:.1%} |")
     return "\n".join([*lines, "", "```", *(f"{key}: {value}" for key, value in figures.items()), "```", ""])
+
+
+def _middle_and_p99(values_s: Sequence[float]) -> str:
+    return "{:.1f}, {:.1f}".format(*(np.quantile(values_s, (0.5, 0.99)) * 1e3)) if values_s else ""
+
+
+def _disk(name: str, found: Found) -> str:
+    if not found.syncs_s:
+        return f"- disk, run {name}: not looked at"
+    middle, most = np.median(found.syncs_s) * 1e3, max(found.syncs_s) * 1e3
+    return f"- disk, run {name}: sync of a page once a second, median {middle:.0f} ms, most {most:.0f} ms"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,6 +1,6 @@
 """Does the daemon grow? A day of 20 stations through it, as fast as it takes them.
 
-    python benchmarks/soak.py [BUNDLE] [--hours 24] [--stations 20] [--folder KEPT]
+    python benchmarks/soak.py [BUNDLE] [--hours 24] [--stations 20] [--most-min M] [--folder KEPT]
 
 Real Mosquitto, the real daemon with outbox and snapshot, and a SeedLink 4 server in a process of its own that sends an
 hour of made-up data over and over, moved in time, as fast as the daemon takes it. The first data minutes give the
@@ -10,6 +10,7 @@ estimate of how long it will take. Exit status 1 where a bar was missed. See REA
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import tempfile
 import time
@@ -82,13 +83,14 @@ def soak(options: argparse.Namespace, folder: Path) -> list[Point]:
         for child in children:
             child.start()
             child.wait_ready(180.0)
-        return _watch(children[2], ports["metrics"], options.stations, options.hours)
+        return _watch(children[2], ports["metrics"], options)
     finally:
         for child in children:
             child.kill()
 
 
-def _watch(daemon: rig.Child, port: int, stations: int, hours: float) -> list[Point]:
+def _watch(daemon: rig.Child, port: int, options: argparse.Namespace) -> list[Point]:
+    stations, hours = options.stations, options.hours
     points: list[Point] = []
     begun_s = moved_s = time.monotonic()
     estimated = False
@@ -103,6 +105,9 @@ def _watch(daemon: rig.Child, port: int, stations: int, hours: float) -> list[Po
                 return points
             continue
         moved_s = time.monotonic()
+        if wall_s > options.most_min * 60:
+            say(f"stopped after {wall_s / 60:.0f} min at {done_h:.1f} h of data")
+            return points
         points.append(Point(done_h, wall_s, used.resident_bytes / 1e6, used.files, used.threads, tasks))
         if not estimated and done_h >= min(ESTIMATE_H, hours / 10):
             estimated = True
@@ -157,7 +162,8 @@ def markdown(
         "# Soak",
         "",
         *rig.facts(machine, loads),
-        f"- {options.stations} stations, {options.hours:g} h of data, SeedLink 4, bundle {options.bundle.name}",
+        f"- {options.stations} stations, {points[-1].hours:.1f} h of {options.hours:g} h of data, SeedLink 4,"
+        f" bundle {options.bundle.name}",
         "- files: open descriptors in /proc; threads: of the process, in /proc; tasks: of the event loop, by",
         "  the metric `onset_tasks` (-1: the daemon has no such metric)",
         "",
@@ -186,6 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("bundle", nargs="?", type=Path, default=rig.ROOT / "models" / "small", help="bundle folder")
     parser.add_argument("--hours", type=float, default=24.0, help="hours of data")
     parser.add_argument("--stations", type=int, default=20, help="stations of three components")
+    parser.add_argument("--most-min", type=float, default=math.inf, help="stop after so many minutes, whatever is done")
     parser.add_argument("--folder", type=Path, help="keep logs and state there")
     parser.add_argument("--out", type=Path, help="results file; without it, one in results/ named by machine and day")
     return parser

@@ -18,6 +18,7 @@ from streamer.lowpass import nominal_rate
 from streamer.record import Record
 from streamer.resample import CHUNK_SLOTS, CLOCK_QUESTIONABLE, INTERPOLATED, INVALID, SLOT_NS, Piece, Resampler, usable
 from streamer.segment import Interval, duration_after, from_time, merged, samples_between, uncovered
+from streamer.zero_fill import ZeroFill
 
 JITTER_NS = 250_000
 """Record times may differ this much from the sample count before the clock is set anew: miniSEED 2 without
@@ -69,6 +70,7 @@ class Component:
         self.delivered: list[Interval] = []
         self.columns: dict[int, Column] = {}
         self.resampler: Resampler | None = None
+        self.zero_fill = ZeroFill()
         self.settled_ns: int | None = None
         self.floor_slot: int | None = None
         self.absent = False
@@ -208,7 +210,7 @@ class Component:
 
     def _open(self, record: Record) -> None:
         """Start a run with ``record``."""
-        resampler = Resampler(record.sampling_rate_hz, record.start_ns, self._floor())
+        resampler = Resampler(record.sampling_rate_hz, record.start_ns, self._floor(), self.zero_fill)
         self.resampler = resampler
         self._push(resampler, record)
 
@@ -242,6 +244,9 @@ class Component:
         for piece in pieces:
             column = self.columns.setdefault(piece.first_slot // CHUNK_SLOTS, Column())
             column.write(piece, not resampler.passes, self.timing_quality)
+        if resampler.filled:
+            self.counts["zero_filled"] += resampler.filled
+            resampler.filled = 0
         if resampler.slips:
             self.counts["slip"] += resampler.slips
             resampler.slips = 0

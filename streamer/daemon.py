@@ -71,6 +71,7 @@ class Daemon:
         self.finished = False
         """Whether all that was asked for before the end is done, save the orderly end of connections."""
         self.publisher = make_publisher(settings, outbox, self._facts, clock_ns)
+        self.publisher.on_acknowledged = self.metrics.publish_s.observe
         self._started = DaemonFacts(
             version=installed_version(),
             bundle_label=bundle.label,
@@ -89,6 +90,8 @@ class Daemon:
             self.recorder.register(self.metrics)
         self.shadow = None if shadow is None else self._shadow(*shadow)
         self.picking.shadow = None if self.shadow is None else self.shadow.model
+        if self.shadow is None and settings.shadow.path is not None:
+            self.metrics.add_gauge("shadow_running", "Whether the shadow model runs (0 or 1)", lambda: 0)
         self.readers = [
             SeedLinkReader(
                 server,
@@ -108,7 +111,7 @@ class Daemon:
         keeper = SnapshotKeeper(
             path,
             self.settings.snapshot.every_s,
-            lambda: capture(self.picking, self.picking.model.bundle, self.clock_ns()),
+            lambda: capture(self.picking, self.clock_ns()),
             lambda: self.publisher.outbox.unwritten,
         )
         self.picking.between_rounds = keeper.between_rounds

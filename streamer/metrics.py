@@ -51,6 +51,12 @@ class Metrics:
             buckets=LATENCY_BUCKETS_S,
             registry=self.registry,
         )
+        self.publish_s = Histogram(
+            "onset_publish_seconds",
+            "From the hand-over of a pick to the publisher to the broker's acknowledgement",
+            buckets=LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
 
     def add_counters(self, name: str, text: str, values: ByReason, label: str = "reason") -> None:
         """Serve a mapping of counts that somebody else keeps as the counter ``onset_<name>_total``."""

@@ -148,7 +148,7 @@ class Picking:
                 if self.swap is not None and (ended or self.swap.done):
                     self._end_swap(self.swap)
                 self.worked_off += len(arrivals)
-                if self.between_rounds is not None and self.swap is None:
+                if self.between_rounds is not None:
                     self.between_rounds()
             if self.between_rounds is None:
                 await self._pick(executor, self.stations.flush())

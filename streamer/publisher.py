@@ -16,7 +16,7 @@ from streamer.broker import Broker, BrokerClient
 from streamer.chunk import StationKey
 from streamer.memory_outbox import MemoryOutbox
 from streamer.message import Source
-from streamer.outbox import Outbox
+from streamer.outbox import Entry, Outbox
 from streamer.payload import PickReport, build_message
 from streamer.retained import RetainedBoard
 from streamer.session import Delivery, PublisherCounters, Session
@@ -63,6 +63,8 @@ class Publisher:
         self._wake = asyncio.Event()
         self.board = RetainedBoard() if board is None else board
         self.board.on_due = self._wake.set
+        self.on_acknowledged: Callable[[float], object] = lambda waited_s: None
+        """Called with the time from hand-over to PUBACK (s) of each pick that the broker takes."""
         self._emptied = asyncio.Event()
         self._connected_at_s: float | None = None
         self._absence_told = False
@@ -162,8 +164,10 @@ class Publisher:
             self._backoff.reset()
         return self._backoff.delay_s()
 
-    def _acknowledged(self, id: str) -> None:
-        self.outbox.acknowledge(id, self._clock_ns())
+    def _acknowledged(self, entry: Entry) -> None:
+        now_ns = self._clock_ns()
+        self.outbox.acknowledge(entry.id, now_ns)
+        self.on_acknowledged((now_ns - entry.put_ns) / 1e9)
         if not len(self.outbox):
             self._emptied.set()
 

@@ -16,6 +16,8 @@ from streamer.systemd import notify
 
 TAKEN = frozenset({"bundle.path", "bundle.warm_up_s", "picks.thresholds", "picks.stations"})
 """Keys that are applied, with a bundle of another digest; all others need a restart."""
+RESULTS = ("warming_up", "same_bundle", "refused", "failed")
+"""What may come of a request, as the metric counts it."""
 
 _log = structlog.get_logger(__name__)
 
@@ -26,6 +28,10 @@ class Reload:
     def __init__(self, daemon: Daemon, config: Path) -> None:
         self._daemon, self._config = daemon, config
         self._requested = asyncio.Event()
+        self.counts = dict.fromkeys(RESULTS, 0)
+        """Requests by result."""
+        daemon.metrics.add_counters("reloads", "Reloads asked for", lambda: self.counts, label="result")
+        daemon.metrics.add_gauge("swap_running", "Whether another bundle warms up (0 or 1)", lambda: daemon.swapping)
 
     def request(self) -> None:
         """Reload soon; to be called on the event loop."""
@@ -38,18 +44,21 @@ class Reload:
             self._requested.clear()
             notify("RELOADING=1")
             try:
-                await self._reload()
+                self.counts[await self._reload()] += 1
             except OnsetError as error:
+                self.counts["refused"] += 1
                 _log.error("reload refused: the daemon goes on as it was", reason=str(error))
             except Exception as error:
+                self.counts["failed"] += 1
                 _log.error("reload has failed: the daemon goes on as it was", reason=repr(error))
             notify("READY=1")
 
-    async def _reload(self) -> None:
+    async def _reload(self) -> str:
+        """Do it, and say which of RESULTS it is."""
         daemon = self._daemon
         if daemon.swapping:
             _log.warning("reload refused: another bundle warms up, try again when it has been swapped")
-            return
+            return "refused"
         settings = await asyncio.to_thread(load_settings, self._config)
         bundle, stepper = await asyncio.to_thread(open_model, settings.bundle.path, settings.engine)
         same = bundle.digest == daemon.picking.model.bundle.digest
@@ -58,8 +67,9 @@ class Reload:
             _log.warning("settings have changed that need a restart", keys=", ".join(waiting))
         if same:
             _log.info("settings read again: the bundle is the one that picks", bundle=bundle.label)
-            return
+            return "same_bundle"
         daemon.swap(settings, bundle, stepper)
+        return "warming_up"
 
 
 def changed(before: Settings, after: Settings) -> frozenset[str]:

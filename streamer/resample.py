@@ -8,6 +8,7 @@ The grid: slot g is the instant g * 10 ms since the Unix epoch; 64 slots, from o
 * Where input time drifts against the nominal rate (99.99 Hz; a clock correction), the mapping from slots to input is
   renewed, but only where a chunk starts, so that a chunk has one shift. Passed samples then slip by a whole one: one is
   repeated (and marked) or left out; filtered ones move by the drift since the last renewal.
+* Zeros that fill a gap (``streamer.zero_fill``) are INVALID. A run of them is held until it is known what it is.
 * At both ends of a run the input is continued by its end value.
 
 Each output is the same sum over the same products however the input was cut, so any packetisation gives the same bits.
@@ -24,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.lowpass import OUTPUT_RATE_HZ, bank, half_length_samples, nominal_rate
+from streamer.zero_fill import ZeroFill
 
 SLOT_NS = 10_000_000
 CHUNK_SLOTS = 64
@@ -84,13 +86,22 @@ class SlotMapping:
 class Resampler:
     """One run of contiguous samples of one channel: raw samples in, pieces of the 100 Hz grid out."""
 
-    def __init__(self, rate_hz: float, start_ns: int, floor_slot: int | None = None) -> None:
-        """``start_ns`` is the time of the first sample; no slot before ``floor_slot`` is made. Raises BadRecord."""
+    def __init__(
+        self, rate_hz: float, start_ns: int, floor_slot: int | None = None, zero_fill: ZeroFill | None = None
+    ) -> None:
+        """``start_ns`` is the time of the first sample; no slot before ``floor_slot`` is made. Raises BadRecord.
+
+        ``zero_fill`` is the channel's, which outlives the run.
+        """
         self.nominal: Fraction = nominal_rate(rate_hz)
         self.half = half_length_samples(self.nominal)
         self._down, self._up = (self.nominal / OUTPUT_RATE_HZ).as_integer_ratio()
         self.count = 0
-        self.slips = 0
+        self.slips = self.filled = 0
+        """Slips, and samples that were found to be fill, since somebody last set them to zero."""
+        self._zero_fill = ZeroFill() if zero_fill is None else zero_fill
+        self._zero_fill.begin()
+        self._open = 0
         self._clock = InputClock(0, start_ns, rate_hz)
         self._mapping: SlotMapping | None = None
         self._base: float | None = None
@@ -133,22 +144,33 @@ class Resampler:
     def push(self, samples: NDArray[Any], marks: NDArray[np.uint8]) -> list[Piece]:
         """The slots that ``samples`` (n,), marked by ``marks`` (n,), complete. Those not finite become INVALID."""
         values = samples.astype(np.float64)
-        finite = usable(values)
+        verdict = self._zero_fill.follow(values)
+        finite = usable(values) & ~verdict.fill
         if not finite.all():
             marks = np.where(finite, marks, marks | INVALID).astype(np.uint8)
         if not len(values):
             return []
+        if verdict.before:
+            self._void(verdict.before)
+        self._open = verdict.open
+        self.filled += verdict.before + int(np.count_nonzero(verdict.fill))
         self._append(self._relative(values, finite), marks)
         self.count += len(values)
         return self._produce(last_position=None)
 
     def finish(self) -> list[Piece]:
         """The slots still open at the end of the run."""
-        if self.half == 0 or self.count == 0:
+        if self.count == 0 or (self.half == 0 and not self._open):
             return []
         held = self.half + 1
         self._append(np.full(held, self._values[-1]), np.full(held, self._marks[-1]))
         return self._produce(last_position=self.count - 1 + 1e-6)
+
+    def _void(self, count: int) -> None:
+        """The last ``count`` samples, of which no slot was made yet, are fill; the one before stands in for them."""
+        first = len(self._values) - count
+        self._marks[first:] |= INVALID
+        self._values[first:] = self._values[first - 1] if first > 0 else 0.0
 
     def _relative(self, values: NDArray[np.float64], finite: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Filtered runs are kept relative to their first finite sample; the last finite value stands in for NaN."""
@@ -171,7 +193,7 @@ class Resampler:
 
     def _produce(self, last_position: float | None) -> list[Piece]:
         pieces = []
-        available = self._kept + len(self._values)
+        available = self._kept + len(self._values) - (self._open if last_position is None else 0)
         while True:
             slot = self.next_slot
             mapping = self._mapping_at(slot)

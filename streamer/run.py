@@ -17,6 +17,7 @@ from pathlib import Path
 import structlog
 
 from picker.bundle import Bundle
+from picker.errors import OnsetError
 from streamer.assembly import broker_of, open_outbox
 from streamer.daemon import Daemon
 from streamer.logs import configure_logs
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     """Run ``streamer run``; returns the exit status. Raises OnsetError for what the user has to mend."""
     settings = load_settings(args.config)
     configure_logs(settings.log.format, settings.log.level)
-    make = _opened(settings)
+    make = _opened(settings, strict=args.check)
     if args.check:
         print(summary(settings, make().picking.model.bundle))
         return 0
@@ -77,11 +78,20 @@ def run(args: argparse.Namespace) -> int:
         return asyncio.run(_serve(daemon, args.config))
 
 
-def _opened(settings: Settings) -> partial[Daemon]:
-    """What makes the daemon of the settings, whose models are sound."""
+def _opened(settings: Settings, *, strict: bool) -> partial[Daemon]:
+    """What makes the daemon of the settings, whose models are sound.
+
+    A shadow that cannot be opened keeps no daemon from its work, unless ``strict``: then it raises BundleError too.
+    """
     bundle, stepper = open_model(settings.bundle.path, settings.engine)
-    path = settings.shadow.path
-    shadow = None if path is None else open_model(path, settings.engine)
+    shadow = None
+    if settings.shadow.path is not None:
+        try:
+            shadow = open_model(settings.shadow.path, settings.engine)
+        except OnsetError as error:
+            if strict:
+                raise
+            _log.error("shadow model cannot be opened: picks of the first model alone", reason=str(error))
     return partial(Daemon, settings, bundle, stepper, shadow=shadow)
 
 

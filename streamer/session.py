@@ -76,7 +76,7 @@ class Session:
     """Sends what the outbox holds over one connection, oldest first, and forgets only what the broker took.
 
     ``wake`` is set by whoever puts something into the outbox or on the board of retained messages; ``acknowledged`` is
-    called with an entry's id.
+    called with an entry.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Session:
         counters: PublisherCounters,
         delivery: Delivery,
         wake: asyncio.Event,
-        acknowledged: Callable[[str], None],
+        acknowledged: Callable[[Entry], None],
         monotonic: Callable[[], float] = time.monotonic,
         *,
         board: RetainedBoard | None = None,
@@ -165,7 +165,7 @@ class Session:
             self._refused(entry, reason)
             return
         self._counters.acknowledged += 1
-        self._acknowledged(entry.id)
+        self._acknowledged(entry)
         if entry.topic in self._refused_topics:
             self._refused_topics.discard(entry.topic)
             _log.info("broker takes picks again", topic=entry.topic)

@@ -26,28 +26,31 @@ from streamer.tracker import Tracker
 _log = structlog.get_logger(__name__)
 
 
-def capture(picking: Picking, bundle: Bundle, created_ns: int) -> SnapshotFile:
-    """The state of ``picking``; only between two of its rounds, when nothing is half done."""
-    stations = picking.stations
-    keys, arrays = picking.engine.saved()
+def capture(picking: Picking, created_ns: int) -> SnapshotFile:
+    """The state of ``picking``; only between two of its rounds, when nothing is half done.
+
+    While a swap is under way the successor is the model in it: the settings of a restart name that one.
+    """
+    stations, model = picking.stations, picking.model if picking.swap is None else picking.swap.successor
+    keys, arrays = model.engine.saved()
     tree = {
         "sites": stations.sites,
         "engine": keys,
-        "trackers": {key: _state_of(tracker) for key, tracker in picking.trackers.items()},
+        "trackers": {key: _state_of(tracker) for key, tracker in model.trackers.items()},
         "watch": None if picking.watch is None else picking.watch.saved(),
     }
     header = {
-        "bundle_digest": bundle.digest,
-        "bundle_label": bundle.label,
+        "bundle_digest": model.bundle.digest,
+        "bundle_label": model.bundle.label,
         "created_ns": created_ns,
-        "stations": len(keys),
+        "stations": sum(site.station is not None for site in stations.sites.values()),
         "resume": {server: point.saved() for server, point in picking.worked.items()},
     }
     return SnapshotFile(header=header, tree=packed(tree), arrays=arrays)
 
 
 def resumed(path: Path, bundle: Bundle, make: Callable[[], Picking]) -> Picking:
-    """What ``make`` gives, brought to the newest snapshot of this bundle at ``path`` or to the one before it.
+    """What ``make`` gives, brought to the newest snapshot at ``path`` or to the one before it.
 
     One that cannot be used is said with its reason and set aside as ``<name>.refused``, so that it is not kept as the
     previous one of the next. Where there is none to use the picking is fresh. Never raises for what a file holds.
@@ -56,7 +59,7 @@ def resumed(path: Path, bundle: Bundle, make: Callable[[], Picking]) -> Picking:
         picking = make()
         try:
             snapshot = read(candidate)
-            restore(picking, bundle, snapshot)
+            same = restore(picking, bundle, snapshot)
         except FileNotFoundError:
             continue
         except (SnapshotRefused, OSError) as error:
@@ -67,32 +70,40 @@ def resumed(path: Path, bundle: Bundle, make: Callable[[], Picking]) -> Picking:
             "resumed from snapshot",
             file=str(candidate),
             of=utc_text(snapshot.header["created_ns"]),
-            stations=picking.engine.stations,
+            stations=snapshot.header["stations"],
         )
+        if not same:
+            _log.warning(
+                "snapshot is of another bundle: stations go on where they were, with a model that starts afresh",
+                made_with=snapshot.header["bundle_label"],
+                bundle=bundle.label,
+            )
         return picking
     return make()
 
 
-def restore(picking: Picking, bundle: Bundle, snapshot: SnapshotFile) -> None:
-    """Bring a ``picking`` that has done nothing yet to the state of the snapshot.
+def restore(picking: Picking, bundle: Bundle, snapshot: SnapshotFile) -> bool:
+    """Bring a ``picking`` that has done nothing yet to the state of the snapshot; whether it is of this ``bundle``.
 
-    Raises SnapshotRefused, and then ``picking`` must not be used.
+    That of another one has positions and samples to go on from, so that no data are missed, but its model states and
+    what they had in the making mean nothing here. Raises SnapshotRefused, and then ``picking`` must not be used.
     """
     header = snapshot.header
     try:
-        if header["bundle_digest"] != bundle.digest:
-            raise SnapshotRefused(f"made with {header['bundle_label']}, the bundle now is {bundle.label}")
+        same = bool(header["bundle_digest"] == bundle.digest)
         tree = unpacked(snapshot.tree)
         picking.stations.restore(tree["sites"])
-        for key, state in tree["trackers"].items():
-            _put_back(picking.tracker(key), state)
-        picking.engine.restore(tree["engine"], snapshot.arrays)
+        if same:
+            for key, state in tree["trackers"].items():
+                _put_back(picking.tracker(key), state)
+            picking.engine.restore(tree["engine"], snapshot.arrays)
         if picking.watch is not None:
             picking.watch.restore(tree.get("watch"))
         points = {server: ResumePoint.restored(saved) for server, saved in header["resume"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SnapshotRefused(f"its content does not fit ({type(error).__name__}: {error})") from error
     picking.worked.update(points)
+    return same
 
 
 def _state_of(tracker: Tracker) -> dict[str, dict[str, Any]]:

@@ -24,6 +24,7 @@ from streamer.snapshot_file import SnapshotRefused
 from streamer.station import Station, StationPolicy
 from streamer.stations import Site
 from streamer.tracker import Crossing
+from streamer.zero_fill import ZeroFill
 
 CLASSES: tuple[type, ...] = (
     *(
@@ -41,6 +42,7 @@ CLASSES: tuple[type, ...] = (
         Station,
         StationKey,
         StationPolicy,
+        ZeroFill,
     ),
     *(_Candidate, _PhaseState, Counter, deque, Fraction, frozenset, set),
 )

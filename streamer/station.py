@@ -18,6 +18,7 @@ refuse data from the future and to stamp chunks. Each policy is counted under it
 | component behind by more than ``component_wait_s`` + the longest record | goes on without it, not waited for until it
   delivers again | ``missing_component`` | ``missing_Z``, ``missing_N``, ``missing_E`` |
 | sample that is not finite | invalid | ``not_finite`` (samples) | ``gap`` |
+| exact zeros in a run that chance does not explain | invalid, like a gap | ``zero_filled`` (samples) | ``gap`` |
 | rate other than 100 Hz | resampled, delay compensated | | ``resampled`` |
 | rate changes | the run ends, a new one starts | ``rate_changed`` | |
 | record times off the sample count by more than 0.25 ms | the clock is set anew | ``clock_set`` | |
@@ -28,7 +29,8 @@ refuse data from the future and to stamp chunks. Each policy is counted under it
 "Behind" is measured in data delivered: a component is behind by what the fullest component holds beyond its last
 settled sample. So a gap of an hour in all components makes none of them late. Components that are sampled at instants
 of their own lie up to half a slot off the grid, each by its own shift: ``Chunk.shifts_ns``; ``time_shift_ns`` is that
-of the first one with data. Spikes and sentinel values are data.
+of the first one with data. Spikes and other
+sentinel values are data.
 """
 
 from __future__ import annotations

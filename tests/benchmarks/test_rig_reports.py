@@ -83,6 +83,7 @@ def test_latency_counts_from_the_arrival_of_the_data() -> None:
     good = latency.evaluate([heard(0.05)] * 990 + [heard(0.3)] * 10, {"daemon": 0.5})
     figures = latency.bars({"model": good})
     assert (figures["model_median_ms"], figures["model_most_ms"]) == ("50", "300")
+    assert max(good.parts_s["delivery_s"]) == pytest.approx(0.276)
     assert latency.missed(figures) == []
     slow = latency.evaluate([heard(0.05)] * 900 + [heard(0.7)] * 100, {})
     assert latency.missed(latency.bars({"model": slow})) == ["model_p99_ms"]

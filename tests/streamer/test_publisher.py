@@ -125,6 +125,8 @@ async def test_every_pick_arrives(kind: str, protocol: Protocol, tmp_path: Path)
     broker = mosquitto(tmp_path) if kind == "mosquitto" else amqtt(tmp_path)
     with broker:
         publisher = publisher_for(broker.port, protocol)
+        waited_s: list[float] = []
+        publisher.on_acknowledged = waited_s.append
         async with Listener(broker.port, protocol) as listener, running(publisher):
             ids = [publisher.put(example_report(200 * k, phase="PS"[k % 2])) for k in range(60)]
             assert await publisher.drain(10) == 0
@@ -142,6 +144,8 @@ async def test_every_pick_arrives(kind: str, protocol: Protocol, tmp_path: Path)
             assert message.properties.ContentType == "application/json"
     counters = publisher.counters
     assert (counters.put, counters.sent, counters.acknowledged, counters.refused) == (60, 60, 60, 0)
+    assert len(waited_s) == 60
+    assert 0 < min(waited_s) <= max(waited_s) < 10
 
 
 @needs_mosquitto

@@ -24,8 +24,10 @@ from tiny_bundle import write_tiny_bundle
 
 from picker.bundle import load_bundle
 from picker.stepper import OnnxStepper
+from streamer.cli import main
 from streamer.compare import without_arrival
 from streamer.daemon import Daemon
+from streamer.reload import RESULTS
 from streamer.settings import load_settings
 
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="needs the Mosquitto broker")
@@ -82,6 +84,23 @@ async def test_shadow_publishes_what_it_would_as_the_first(tmp_path: Path) -> No
     assert metrics['onset_shadow_total{kind="P"}'] == metrics['onset_picks_total{phase="P"}'] == 6
     assert metrics["onset_shadow_outbox_picks"] == 0
     assert metrics["onset_tasks"] > 5
+
+
+async def test_shadow_that_cannot_be_opened_keeps_nobody_from_picking(tmp_path: Path) -> None:
+    """A candidate that was removed: one error line and a metric, and the daemon picks; ``--check`` says it."""
+    data, port = written(tmp_path, three_components()), free_port()
+    more = f'[shadow]\npath = "removed"\n[metrics]\nenabled = true\nport = {port}\n'
+    with mosquitto(tmp_path) as broker:
+        async with replay(data) as server, subscriber(broker.port) as picks:
+            config = write_config(tmp_path, seedlink=[server.port], mqtt=broker.port, more=more)
+            async with daemon(config) as running:
+                line = await running.logged("shadow model cannot be opened: picks of the first model alone")
+                assert "removed" in line["reason"]
+                assert found(await picks.receive(6)) == expected()
+                metrics = await asyncio.to_thread(read_metrics, port)
+                assert (await running.stop())[0] == 0
+    assert metrics["onset_shadow_running"] == 0
+    assert main(["run", "--config", str(config), "--check"]) == 2
 
 
 async def test_live_comparison_of_both(tmp_path: Path) -> None:
@@ -142,6 +161,33 @@ async def test_bundle_is_swapped_under_flow(tmp_path: Path) -> None:
     assert set(digests) == {old, new}
 
 
+async def test_killed_while_it_warms_up(tmp_path: Path) -> None:
+    """kill -9 amid the warm-up, and a start with the new bundle: every arrival is picked, and no data are missed."""
+    new = load_bundle(write_tiny_bundle(tmp_path / "new", NEW))
+    with mosquitto(tmp_path) as broker:
+        async with served(tmp_path) as server, subscriber(broker.port) as picks:
+            config = write_config(tmp_path, seedlink=[server.port], mqtt=broker.port, more=KEEP)
+            async with daemon(config) as running:
+                await picks.receive(2)
+                name_bundle(config, "new", "warm_up_s = 60.0\n")
+                running.process.send_signal(signal.SIGHUP)
+                await running.logged("bundle warms up")
+                await asyncio.sleep(2.5)
+                await running.stop(signal.SIGKILL)
+            async with daemon(config) as running:
+                assert (await running.logged("resumed from snapshot"))["stations"] == 2
+                await all_picks(picks)
+                await picks.more(1.0)
+                assert not running.of("station is picked")
+                worse = {line["event"] for line in running.lines if line["level"] in ("warning", "error")}
+                assert worse <= {"stations need attention"}, "the snapshot is of the bundle that warmed up"
+                assert (await running.stop())[0] == 0
+    messages = list((await all_picks(picks)).values())
+    assert found(messages) == expected(STATIONS)
+    digests = [about(message)["bundle_digest"] for message in sorted(messages, key=lambda one: one["time"])]
+    assert digests[0] != digests[-1] == new.digest
+
+
 async def test_reload_of_wrong_settings_changes_nothing(tmp_path: Path) -> None:
     """Broken TOML, a bundle that is not there or damaged, other keys: a line each, and the picks go on."""
     data = written(tmp_path, three_components())
@@ -149,7 +195,9 @@ async def test_reload_of_wrong_settings_changes_nothing(tmp_path: Path) -> None:
     (broken / "model.onnx").write_bytes(b"no graph")
     with mosquitto(tmp_path) as broker:
         async with replay(data, speed=5.0) as server, subscriber(broker.port) as picks:
-            config = write_config(tmp_path, seedlink=[server.port], mqtt=broker.port)
+            port = free_port()
+            more = f"[metrics]\nenabled = true\nport = {port}\n"
+            config = write_config(tmp_path, seedlink=[server.port], mqtt=broker.port, more=more)
             good = config.read_text()
             async with daemon(config) as running:
                 await running.logged("station is picked")
@@ -169,7 +217,11 @@ async def test_reload_of_wrong_settings_changes_nothing(tmp_path: Path) -> None:
                 assert line["keys"] == "agency, stations.guard_s"
                 assert found(await picks.receive(6)) == expected()
                 assert not running.of("bundle warms up")
+                metrics = await asyncio.to_thread(read_metrics, port)
                 assert (await running.stop())[0] == 0
+    counts = {result: metrics[f'onset_reloads_total{{result="{result}"}}'] for result in RESULTS}
+    assert counts == {"warming_up": 0, "same_bundle": 1, "refused": 3, "failed": 0}
+    assert metrics["onset_swap_running"] == 0
     assert {message["source"]["agencyID"] for message in picks.messages} == {"TEST"}
 
 

@@ -103,7 +103,7 @@ def test_a_restart_goes_on_with_the_revisions(tiny: tuple[Bundle, OnnxStepper], 
     before = picking_of(*tiny, reports, keep=True)
     work(before, given_records[:cut])
     after = picking_of(*tiny, reports)
-    restore(after, bundle, capture(before, bundle, 1))
+    restore(after, bundle, capture(before, 1))
     work(after, given_records[cut:])
     assert facts(reports) == whole
 
@@ -114,7 +114,7 @@ def test_a_restart_from_an_older_state_tells_the_same(tiny: tuple[Bundle, OnnxSt
     reports: list[PickReport] = []
     first = picking_of(*tiny, reports, keep=True)
     work(first, given_records[:40])
-    snapshot = capture(first, bundle, 1)
+    snapshot = capture(first, 1)
     second = picking_of(*tiny, reports, keep=True)
     restore(second, bundle, snapshot)
     work(second, given_records[40:80])

@@ -59,7 +59,7 @@ class Run:
 
     def state(self) -> SnapshotFile:
         """What a snapshot taken now holds."""
-        return capture(self.picking, self.bundle, 1)
+        return capture(self.picking, 1)
 
 
 def facts(*runs: Run) -> list[tuple[object, ...]]:
@@ -150,16 +150,27 @@ def test_new_thresholds_hold_for_old_stations(tiny: tuple[Bundle, OnnxStepper]) 
     assert not after.reports
 
 
-def test_other_bundle_is_refused_and_the_reason_logged(
+def test_other_bundle_goes_on_with_all_data_and_fresh_states(
     tiny: tuple[Bundle, OnnxStepper], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """States of one model mean nothing to another."""
-    write(tmp_path / "snapshot", Run(*tiny).take(RECORDS[:40], last=False).state())
-    shipped = load_bundle(SHIPPED)
-    picking = resumed(tmp_path / "snapshot", shipped, lambda: Run(shipped, OnnxStepper(shipped, 1)).picking)
-    assert not picking.stations.sites
-    assert "the bundle now is small" in "".join(capsys.readouterr())
-    assert (tmp_path / "snapshot.refused").exists()
+    """States of one model mean nothing to another; positions, and samples that wait, are nobody's."""
+    before = Run(*tiny).take(RECORDS[:200], last=False)
+    write(tmp_path / "snapshot", before.state())
+    other = load_bundle(write_tiny_bundle(tmp_path / "other", {"P": 0.5, "S": 0.5}))
+    after = Run(other, OnnxStepper(other, 1))
+    after.picking = resumed(tmp_path / "snapshot", other, lambda: after.picking)
+    assert "snapshot is of another bundle" in "".join(capsys.readouterr())
+    assert after.picking.worked[SERVER].saved() == before.picking.worked[SERVER].saved()
+    assert (after.picking.engine.stations, after.picking.trackers) == (0, {})
+    after.take(RECORDS[200:], last=True)
+    whole = Run(*tiny).take(RECORDS, last=True)
+    assert after.picking.stations.counts["reset"] == whole.picking.stations.counts["reset"], "no station began anew"
+    guard_ns = max(one.end_ns for one in RECORDS[:200]) + 3_000_000_000
+    found, wanted = (
+        sorted((one.station, one.pick.phase, one.time_ns) for one in reports if one.time_ns > guard_ns)
+        for reports in (after.reports, whole.reports)
+    )
+    assert found == wanted != []
 
 
 def test_truncated_snapshot_gives_way_to_the_previous_one(tiny: tuple[Bundle, OnnxStepper], tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from streamer.payload import PickReport
 from streamer.picking import Picking
 from streamer.record import Record
 from streamer.snapshot import capture, restore
+from streamer.snapshot_file import SnapshotFile
 from streamer.swap import Swap
 
 WARM_UP_S = 3.0
@@ -45,16 +46,13 @@ class Swapped:
         self.reports: list[PickReport] = []
         self.done: list[int] = []
         self.picking = make_picking(bundles[0], self.reports)
-        self.snapshots = 0
+        self.snapshots: list[SnapshotFile] = []
+        """One after each record, where they are kept."""
         if keep:
-            self.picking.between_rounds = self._count
+            self.picking.between_rounds = lambda: self.snapshots.append(capture(self.picking, 1))
         self.old, self.new = self.picking.model, model(bundles[1])
         self._at, self._number = at, 0
         work(self.picking, given, self._before)
-
-    def _count(self) -> None:
-        assert self.picking.swap is None
-        self.snapshots += 1
 
     def _before(self, number: int) -> None:
         self._number = number
@@ -92,10 +90,22 @@ def test_stations_change_over_and_metrics_go_on(bundles: tuple[Bundle, Bundle]) 
     assert run.done[0] < len(RECORDS) - 20, "it is over long before the end of the data"
 
 
-def test_no_snapshot_while_both_run(bundles: tuple[Bundle, Bundle]) -> None:
-    """A snapshot holds one model; there are some before and after."""
+def test_killed_while_both_run_loses_no_pick(bundles: tuple[Bundle, Bundle], alone: list[list[PickReport]]) -> None:
+    """Snapshots of then are the new model's. A restart makes every pick that was not made yet; one of the last moment
+    may be made by both, at the same time, as the guide's merge rule has it."""
     run = Swapped(bundles, RECORDS, 60, keep=True)
-    assert run.snapshots == len(RECORDS) + 1 - (run.done[0] - 60)
+    assert run.done[0] > 66
+    for number in range(60, run.done[0] + 1):
+        snapshot = run.snapshots[number]
+        assert snapshot.header["bundle_digest"] == bundles[1].digest
+        killed = Swapped(bundles, RECORDS[: number + 1], 60, keep=True)
+        made = [one for one in killed.reports if one.bundle_digest == bundles[0].digest]
+        after: list[PickReport] = []
+        resumed = make_picking(bundles[1], after)
+        assert restore(resumed, bundles[1], snapshot)
+        work(resumed, RECORDS[number + 1 :])
+        assert set(facts(made + after)) == set(facts(alone[0]))
+        assert len(made + after) <= len(alone[0]) + 1
 
 
 def test_end_amid_the_warm_up_keeps_the_new_model(
@@ -108,7 +118,7 @@ def test_end_amid_the_warm_up_keeps_the_new_model(
     assert run.by == {bundles[0].digest: 2}, "the P at 12 s of two stations"
     after: list[PickReport] = []
     resumed = make_picking(bundles[1], after)
-    restore(resumed, bundles[1], capture(run.picking, run.picking.model.bundle, 1))
+    restore(resumed, bundles[1], capture(run.picking, 1))
     work(resumed, RECORDS[cut:])
     assert facts(run.reports + after) == facts(alone[0])
 

@@ -1,23 +1,31 @@
 """Clients that others wrote read the replay server: more of obspy's (v3), and EarthScope's without asyncio (v3, v4).
 
 ``test_replay_server.py`` has EarthScope's asynchronous client, obspy's request client and its streaming client.
+slinktool is EarthScope's program on libslink, in C: https://github.com/EarthScope/slinktool (5.0.0 was tried here).
 """
 
 from __future__ import annotations
 
 import asyncio
+import shutil
+from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pymseed import MS3Record
 from replay_data import assert_served, replay, station_file
 from seedlink_client import Protocol, SeedLink
 
 needs_obspy = pytest.mark.skipif(find_spec("obspy") is None, reason="needs the obspy extra")
 quiet = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 """obspy reads its entry points in a way that Python has deprecated."""
+
+
+SLINKTOOL = shutil.which("slinktool")
+NO_SLINKTOOL = "needs slinktool on the path"
 
 
 class EnoughError(Exception):
@@ -112,3 +120,42 @@ async def test_obspy_resumes_from_its_sequence(tmp_path: Path) -> None:
         rest = await asyncio.to_thread(read, half, count - half)
     assert [number for number, _ in rest] == list(range(half + 1, count + 1))
     assert sum(map(len, expected.values())) > 0
+
+
+async def slinktool(*words: object) -> list[str]:
+    """What the program says; it must end by itself, and well."""
+    assert SLINKTOOL is not None
+    process = await asyncio.create_subprocess_exec(
+        SLINKTOOL, *map(str, words), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    said, _ = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 0, said
+    return said.decode().splitlines()
+
+
+@pytest.mark.skipif(SLINKTOOL is None, reason=NO_SLINKTOOL)
+@pytest.mark.parametrize(("version", "selector"), [("-3", "HHZ"), ("-4", "*_H_H_Z")])
+async def test_libslink_lists_reads_and_resumes(tmp_path: Path, version: str, selector: str) -> None:
+    """It lists the streams, takes a window of all samples bit for bit, and goes on behind it from its state file."""
+    path, expected = station_file(tmp_path, seconds=120.0)
+    window = ("-ts", "2010,5,27,16,0,0", "-te", "2010,5,27,16,25,0")
+    async with replay(path) as server:
+        await server.wait_ended()
+        address = f"127.0.0.1:{server.port}"
+        assert any("BW_UH1" in line for line in await slinktool(version, "-Q", address))
+        await slinktool(version, "-d", "-S", "BW_UH1", *window, "-o", tmp_path / "got", address)
+        one_channel = (version, "-p", "-d", "-S", f"BW_UH1:{selector}", "-x", f"{tmp_path / 'state'}:1")
+        before = await slinktool(*one_channel, *window, address)
+        after = await slinktool(*one_channel, address)
+    got = defaultdict(list)
+    for record in MS3Record.from_file(str(tmp_path / "got"), unpack_data=True):
+        got[record.sourceid].append(record.np_datasamples.copy())
+    assert len(got) == 3
+    for stream, data in expected.items():
+        samples = np.concatenate(got[f"FDSN:BW_UH1_{stream}"])
+        assert len(samples) >= 6000
+        assert np.array_equal(samples, data[: len(samples)])
+    packets = [line for line in before + after if line.startswith("FDSN:BW_UH1__H_H_Z")]
+    times = [line.split(", ")[5].split()[0] for line in packets]
+    assert times == sorted(set(times)), "no packet twice"
+    assert sum(int(line.split(", ")[3].split()[0]) for line in packets) == 12000, "and none left out"
