@@ -152,7 +152,8 @@ def with_faint(
 class Evaluation:
     """All of one evaluation: ``picks`` reach down to FLOOR, ``sweep`` holds the scores at each threshold of GRID.
 
-    ``snr_db`` is that of each labelled arrival, by name of the record and phase (``pretrain.strata``).
+    ``snr_db`` is that of each labelled arrival, by name of the record and phase (``pretrain.strata``);
+    ``lookahead_samples`` is by phase.
     """
 
     references: Sequence[Reference]
@@ -160,7 +161,7 @@ class Evaluation:
     thresholds: Mapping[str, float]
     sweep: Mapping[float, Mapping[str, PhaseScore]]
     snr_db: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    lookahead_samples: int = 0
+    lookahead_samples: Mapping[str, int] = field(default_factory=dict)
     chunk_samples: int = 64
 
     @property
@@ -206,7 +207,7 @@ def evaluate(
             for phase in PHASES
             if (value := snr_db(trace, phase)) is not None
         },
-        lookahead_samples=spec.lookahead_samples,
+        lookahead_samples={phase: spec.lookahead_of(phase) for phase in PHASES},
         chunk_samples=spec.chunk_samples,
     )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from picker.drive import of_samples
 from picker.stepper import State, Stepper
 from pretrain.bootstrap import Interval, draws_of, interval_of
 from pretrain.data.continuous import StationRecord
@@ -194,16 +195,15 @@ def _placed(
 
 
 def _continued(stepper: Stepper, waveforms: NDArray[np.float32], state: State) -> NDArray[np.float32]:
-    """Probabilities (B, P, N) of ``waveforms`` (B, 3, N) from ``state``, the look-ahead taken off."""
+    """Probabilities of ``waveforms`` (B, 3, N) from ``state``, as ``picker.drive.stream`` returns them."""
     spec, samples = stepper.spec, waveforms.shape[2]
-    steps = -(-(samples + spec.lookahead_samples) // spec.chunk_samples)
+    steps = -(-(samples + spec.longest_lookahead_samples) // spec.chunk_samples)
     padded = np.pad(waveforms, ((0, 0), (0, 0), (0, steps * spec.chunk_samples - samples)), mode="edge")
     out = []
     for k in range(steps):
         probabilities, state = _step(stepper, padded[..., k * spec.chunk_samples : (k + 1) * spec.chunk_samples], state)
         out.append(probabilities)
-    whole = np.concatenate(out, axis=2)
-    return whole[..., spec.lookahead_samples : spec.lookahead_samples + samples]
+    return of_samples(spec, np.concatenate(out, axis=2)[..., spec.lookahead_samples :], samples)
 
 
 def _hits(stepper: Stepper, probabilities: NDArray[np.float32], reference: Reference) -> dict[str, bool | None]:

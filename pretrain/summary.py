@@ -93,9 +93,8 @@ def _score(evaluation: Evaluation, references: Sequence[Reference], phase: str) 
 
 
 def _latency(evaluation: Evaluation, phase: str) -> dict[str, Any]:
-    found = latencies(
-        evaluation.references, evaluation.published, phase, evaluation.lookahead_samples, evaluation.chunk_samples
-    )
+    lookahead = evaluation.lookahead_samples.get(phase, 0)
+    found = latencies(evaluation.references, evaluation.published, phase, lookahead, evaluation.chunk_samples)
     out: dict[str, Any] = {"picks": len(found.first_s)}
     for name, share in (("median", 0.5), ("p95", 0.95)):
         first, confirmed, between = (round(value, 3) for value in found.quantile(share))
