@@ -56,6 +56,12 @@ where the proof fails nothing is written. The bundle's identity stays what it is
 FUSE_EXAMPLES = """\
 example:
   python -m export fuse models/small --checkpoint models/checkpoints/small.safetensors"""
+ROUND = """\
+Write a checkpoint whose matrices are rounded to 16 bits: half the size, and so is the bundle that is built from it,
+which computes in float32 all the same. Evaluate the bundle to see that it is harmless."""
+ROUND_EXAMPLES = """\
+example:
+  python -m export round runs/first models/checkpoints/first.safetensors"""
 DESCRIBE = "Print a bundle's identity and size, its inputs and outputs, its state, and its operators."
 
 
@@ -102,6 +108,9 @@ def parser() -> argparse.ArgumentParser:
     _verify_arguments(command("verify", "prove a bundle's parity again", VERIFY, VERIFY_EXAMPLES))
     _fuse_arguments(command("fuse", "add the graph for GPUs to a bundle", FUSE, FUSE_EXAMPLES))
     _plan_arguments(command("plan", "build a bundle's TensorRT plan", PLAN, PLAN_EXAMPLES))
+    rounding = command("round", "store a checkpoint in 16 bits", ROUND, ROUND_EXAMPLES)
+    rounding.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a safetensors file, or a run folder")
+    rounding.add_argument("out", type=Path, metavar="OUT", help="file to write")
     describe = command(
         "describe", "print what is in a bundle", DESCRIBE, "example:\n  python -m export describe models/first"
     )

@@ -18,6 +18,7 @@ from export.fuse import fuse
 from export.graph import check_operators
 from export.parity import Progress
 from export.records import recorded_stream
+from export.storage import round_checkpoint
 from picker.bundle import Bundle, load_bundle
 from picker.errors import BundleError
 from picker.fused_file import FUSED
@@ -44,6 +45,13 @@ def run_build(options: argparse.Namespace) -> None:
     console.print(_facts(bundle, sum(check_operators(bundle.model_path).values())))
     size = sum(file.stat().st_size for file in bundle.folder.iterdir())
     console.print(f"{bundle.folder}: {bundle.label}, {size / 2**20:.1f} MiB", highlight=False)
+
+
+def run_round(options: argparse.Namespace) -> None:
+    """Checkpoint to a smaller checkpoint."""
+    change = round_checkpoint(read_checkpoint(options.checkpoint).path, options.out)
+    size = options.out.stat().st_size / 2**20
+    print(f"{options.out}: {size:.1f} MiB; no matrix changed by more than {change:.1e} of its norm")
 
 
 def run_fuse(options: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ import torch
 from onnxscript import opset20 as op
 from torch import Tensor, nn
 
+from export.storage import store_in_16_bits
 from picker.errors import BundleError
 from picker.model.picker import Picker
 from picker.model.state import named, replace
@@ -126,6 +127,7 @@ def translate(graph: FlatGraph, path: Path) -> None:
     assert program is not None
     written = program.model_proto
     _forget_sources(written)
+    store_in_16_bits(written)
     onnx.save(written, path)
     check_operators(path)
 

@@ -15,12 +15,20 @@ from picker.model.config import ModelConfig
 from picker.model.picker import Picker
 
 
-def save_picker(path: str | Path, model: Picker, provenance: dict[str, Any] | None = None) -> None:
-    """Write weights (float32) and metadata; the file is complete or absent (written beside, then renamed)."""
+def save_picker(
+    path: str | Path, model: Picker, provenance: dict[str, Any] | None = None, matrices: torch.dtype = torch.float32
+) -> None:
+    """Write weights and metadata; the file is complete or absent (written beside, then renamed).
+
+    Vectors are float32, and so are matrices unless they are said to be of another type.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"config": json.dumps(model.config.to_dict()), "provenance": json.dumps(provenance or {})}
-    weights = {name: value.detach().float().cpu().contiguous() for name, value in model.state_dict().items()}
+    weights = {
+        name: value.detach().to("cpu", matrices if value.ndim >= 2 else torch.float32).contiguous()
+        for name, value in model.state_dict().items()
+    }
     beside = path.with_name(path.name + ".part")
     save_file(weights, beside, metadata=metadata)
     beside.replace(path)
