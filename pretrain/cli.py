@@ -28,6 +28,7 @@ waveforms without labels first, then picks:
 `pretrain COMMAND --help` says more about each."""
 WITH_TORCH = {
     "train": ("pretrain.train", "train a picker on a pack"),
+    "finetune": ("pretrain.finetune", "train a picker from pretrained weights, in two stages"),
     "run": ("pretrain.selfsupervised.command", "pretrain a backbone on waveforms without labels"),
     "plan": ("pretrain.selfsupervised.plan", "what a pretraining run would take, before it is started"),
     "diagnose": (

@@ -142,7 +142,7 @@ class Trainer:
         if replace(initial.config, dropout=self.model.config.dropout) != self.model.config:
             raise ConfigError(
                 f"{path}: a picker of another shape ({initial.config.name}); give its --preset, --gate, --pooling and "
-                "look-ahead"
+                "look-ahead, and its --second-look-samples"
             )
         self.model.load_state_dict(initial.state_dict())
 

@@ -71,7 +71,7 @@ def test_weights_that_are_no_float16_values_stay_as_they_are(checkpoint: Path) -
     """Nothing is rounded in silence."""
     path = checkpoint.with_name("graph.onnx")
     write_onnx(load_picker(checkpoint)[0], path)
-    sizes = {kind: 0 for kind in (TensorProto.FLOAT, TensorProto.FLOAT16)}
+    sizes = dict.fromkeys((TensorProto.FLOAT, TensorProto.FLOAT16), 0)
     for tensor in onnx.load(path).graph.initializer:
         sizes[tensor.data_type] = sizes.get(tensor.data_type, 0) + int(np.prod(tensor.dims))
     # What is left are weights that begin as a quarter, in the pools of a network that was never trained.

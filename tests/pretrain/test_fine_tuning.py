@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import torch
 from training_data import CPU, TINY, bank, quake, quakes, trace, write_pack
 
 from picker.errors import ConfigError
+from picker.model.checkpoint import save_picker
 from picker.model.config import PRESETS
 from picker.model.picker import Picker
 from pretrain import train as command
+from pretrain.cli import main
 from pretrain.data.folds import label_fraction
 from pretrain.data.trace import SIMULATED
 from pretrain.labels import pick_loss
@@ -173,3 +176,16 @@ def test_what_cannot_be_is_refused_by_name(option: str, value: float) -> None:
     """The option and its value."""
     with pytest.raises(ConfigError, match=f"--{option.replace('_', '-')} is {value}"):
         settings(**{option: value})
+
+
+def test_the_command_fine_tunes_a_picker_in_two_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the weights of another run, by its own defaults; without weights it says what to name."""
+    pack = write_pack(tmp_path / "p.npz", [*quakes(), quake(500, 800, 1200, name="t", fold="tune")])
+    quick = ["--preset", "tiny", "--batch", "2", "--window-samples", "256", "--device", "cpu", "--validate-every", "4"]
+    assert main(["finetune", pack, str(tmp_path / "run"), *quick]) == 2
+    assert "--initial is missing" in capsys.readouterr().err
+    save_picker(tmp_path / "picker.safetensors", Picker(replace(TINY, second_look_samples=128)))
+    more = ["--initial", str(tmp_path / "picker.safetensors"), "--steps", "4", "--freeze-steps", "2"]
+    assert main(["finetune", pack, str(tmp_path / "run"), *quick, *more]) == 0
+    asked = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert (asked["rate"], asked["layer_decay"], asked["patience"], asked["freeze_steps"]) == (1e-4, 0.8, 8, 2)
