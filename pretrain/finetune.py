@@ -27,7 +27,7 @@ folder as that of `pretrain train`, whose options all work here; --help shows th
 EXAMPLES = """\
 examples:
   all labels of a pack:
-    pretrain finetune train.npz runs/picker --preset small --initial models/pretrained/small.safetensors
+    pretrain finetune train.npz runs/picker --preset small --initial runs/small/backbone.safetensors
   a tenth of the analysts' events, nothing else to learn from:
     pretrain finetune train.npz runs/tenth --preset small --initial runs/small/backbone.safetensors \\
       --label-fraction 0.1 --share pseudo=0 --share simulated=0
