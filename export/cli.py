@@ -49,13 +49,6 @@ PLAN_EXAMPLES = """\
 examples:
   python -m export plan models/small
   python -m export plan models/small --library tensorrt_rtx --capability 8.9 --batch 1 64 1024"""
-FUSE = """\
-Write a second graph of a bundle's network into it: the same step in fewer and wider operators of ONNX Runtime, which
-the engine "cuda" of the daemon takes in place of model.onnx. It is proved on the processor as `verify` proves that one;
-where the proof fails nothing is written. The bundle's identity stays what it is."""
-FUSE_EXAMPLES = """\
-example:
-  python -m export fuse models/small --checkpoint models/checkpoints/small.safetensors"""
 DESCRIBE = "Print a bundle's identity and size, its inputs and outputs, its state, and its operators."
 
 
@@ -100,7 +93,6 @@ def parser() -> argparse.ArgumentParser:
 
     _build_arguments(command("build", "turn a checkpoint into a bundle", BUILD, BUILD_EXAMPLES))
     _verify_arguments(command("verify", "prove a bundle's parity again", VERIFY, VERIFY_EXAMPLES))
-    _fuse_arguments(command("fuse", "add the graph for GPUs to a bundle", FUSE, FUSE_EXAMPLES))
     _plan_arguments(command("plan", "build a bundle's TensorRT plan", PLAN, PLAN_EXAMPLES))
     describe = command(
         "describe", "print what is in a bundle", DESCRIBE, "example:\n  python -m export describe models/first"
@@ -152,19 +144,6 @@ def _verify_arguments(verify: argparse.ArgumentParser) -> None:
     verify.add_argument("--write", action="store_true", help="keep the proof, where it holds, as the parity.json")
     verify.add_argument("--engine", choices=("cpu", "tensorrt"), default="cpu", help="what runs the graph (cpu)")
     _library_arguments(verify)
-
-
-def _fuse_arguments(fuse: argparse.ArgumentParser) -> None:
-    fuse.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of the bundle")
-    fuse.add_argument(
-        "--checkpoint", type=Path, required=True, help="the safetensors file or run folder that it was built from"
-    )
-    fuse.add_argument(
-        "--precision",
-        choices=("fp16", "fp32"),
-        default="fp16",
-        help="of products and activations; normaliser, gates, decays and memories stay in float32 (fp16)",
-    )
 
 
 def _plan_arguments(plan: argparse.ArgumentParser) -> None:
