@@ -5,9 +5,9 @@
 
 In one run, for each preset and batch: torch in bf16 as a CUDA graph, the slots of the daemon's engine from host to
 host, `torch.compile`, ONNX Runtime on CUDA with I/O binding and states that stay on the device (the graph of
-``export build`` in fp32 with TF32 and in fp16, each with and without ONNX Runtime's CUDA graph), and torch with the
-mLSTM step as one Triton kernel. Each contender has a process of its own; one that fails is a row, and so is one whose
-turn had not come when the budget was spent. See README.md in this folder.
+``export build`` in fp32 with and without TF32 and in fp16, each with and without ONNX Runtime's CUDA graph), and torch
+with the mLSTM step as one Triton kernel. Each contender has a process of its own; one that fails is a row, and so is
+one whose turn had not come when the budget was spent. See README.md in this folder.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ TORCH: tuple[tuple[str, str, bool], ...] = (
     ("torch.compile, Triton kernel, CUDA graph", "kernel", True),
 )
 """Title, kind and whether it is compiled."""
+ORT: tuple[tuple[str, str], ...] = (("fp32", "tf32"), ("fp32 without TF32", "exact"), ("fp16", "exact"))
+"""Precision of ``model.onnx``, and whether products in float32 are in TF32."""
 SLOTS: tuple[tuple[str, str, bool], ...] = (
     ("all ready, CUDA graph", "all", True),
     ("half of them ready, CUDA graph", "sparse", True),
@@ -107,8 +109,8 @@ def jobs(
     ]  # fmt: skip
     ort = [
         Job(title=f"ONNX Runtime, {form}{', CUDA graph' * captured}", engine="ort", preset=name, batches=batches,
-            checkpoint=checkpoints.get(name), cuda_graph=captured)
-        for captured in (True, False) for form in FORMS for name in presets
+            checkpoint=checkpoints.get(name), cuda_graph=captured, kind=kind)
+        for captured in (True, False) for form, kind in ORT for name in presets
     ]  # fmt: skip
     first = [job for words in FIRST for job in [*found, *slots] if words in job.title]
     ordered = [*first, *ort, *(job for job in found if job not in first)]
@@ -129,7 +131,7 @@ def _with_graph(job: Job, graphs: dict[str, Future[Graph]], patience_s: float) -
     """``job`` with the graph of its title, once that is written; without it where it could not be."""
     if job.engine == "torch":
         return job
-    form = job.title.split(", ")[1]
+    form = job.title.split(", ")[1].split()[0]
     graph = _graph(graphs[f"{job.preset} {form}"], patience_s)
     if isinstance(graph, str):
         print(f"{job.preset} {form} could not be exported: {graph}", file=sys.stderr)

@@ -149,8 +149,7 @@ def _contender(job: Job, model: Picker, device: torch.device) -> Contender:
     if job.engine == "slots":
         sparse = job.kind == "sparse"
         return SlotsContender(job.graph.path, model, device, cuda_graph=job.cuda_graph, sparse=sparse)
-    half = "fp16" in job.title
-    return OrtContender(job.graph.path, model, device, cuda_graph=job.cuda_graph, tf32=not half)
+    return OrtContender(job.graph.path, model, device, cuda_graph=job.cuda_graph, tf32=job.kind == "tf32")
 
 
 def _measured(job: Job, contender: Contender, model: Picker, batch: int, device: torch.device, began: float) -> Row:

@@ -117,7 +117,7 @@ def _roof(findings: Findings) -> str:
 def best(findings: Findings, preset: str, batch: int, engine: str, *, compiled: bool = False) -> Row | None:
     """The fastest row of an engine: ``ort``, ``slots``, ``torch`` (without the kernel) or ``kernel``."""
     kind = {
-        "ort": ("autocast",),
+        "ort": ("tf32", "exact"),
         "slots": ("all", "sparse"),
         "torch": ("autocast", "casts"),
         "kernel": ("kernel",),

@@ -64,7 +64,7 @@ def test_what_decides_comes_first() -> None:
     assert titles[0] == "torch, bf16 autocast, CUDA graph"
     assert all(title.startswith("daemon's slots") for title in titles[1:4])
     assert titles[4:6] == ["torch.compile, CUDA graph", "ONNX Runtime, fp32, CUDA graph"]
-    assert len(titles) == len(set(titles)) == 5 + 3 + 4
+    assert len(titles) == len(set(titles)) == 5 + 3 + 6
 
 
 def test_without_a_gpu_it_says_so() -> None:

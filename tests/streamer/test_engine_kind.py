@@ -103,13 +103,14 @@ def test_a_bundle_that_is_damaged_is_an_error_on_every_engine(folder: Path) -> N
 
 
 def test_cuda_opens_model_onnx_in_tf32_with_captured_steps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was measured to be fastest is the default; a setting turns the capturing off."""
+    """What was measured to be fastest is the default; settings turn the capturing and the rounding off."""
     monkeypatch.setattr(cuda_model, "Place", lambda kind, index: Place())  # the provider is the processor's after all
-    for engine, flag in ((EngineSettings(kind="cuda"), "1"), (EngineSettings(kind="cuda", cuda_graph=False), "0")):
+    plain = EngineSettings(kind="cuda", cuda_graph=False, tf32=False)
+    for engine, flag in ((EngineSettings(kind="cuda"), "1"), (plain, "0")):
         asked = gpu_build(monkeypatch, works=True)
         _, model = open_model(folder, engine)
         assert isinstance(model, DeviceModel)
-        wanted = {"device_id": "0", "enable_cuda_graph": flag, "use_tf32": "1"}
+        wanted = {"device_id": "0", "enable_cuda_graph": flag, "use_tf32": flag}
         wanted["enable_skip_layer_norm_strict_mode"] = "1"  # norms are summed in float32
         assert asked == [(cuda_model.PROVIDER, wanted)] * 2, "the step and the selection"
         assert np.isfinite(model.slots(2).step(np.arange(2), *quiet(2), whole=False)).all()
