@@ -1,12 +1,19 @@
 """Are the picks of the GPU engine those of the processor? On recorded and on synthetic stations.
 
     PYTHONPATH=. python3 benchmarks/engine_gpu_parity.py FILE_OR_FOLDER ... [--bundle models/small] [--seconds 7200]
+    PYTHONPATH=. python3 benchmarks/engine_gpu_parity.py --write OUT.npz FILE_OR_FOLDER ...
+    PYTHONPATH=. python3 benchmarks/engine_gpu_parity.py --emulated FILE_OR_FOLDER ...
 
-Each miniSEED file (100 Hz) is a station or more, its last so many seconds a stream; an `.npz` holds samples (B, 3, N),
-valid (B, 3, N) and reset (B, chunks). The engine "cpu" in fp32 goes through them in one batch, and the slots of the
-engine "cuda" in changing ones, whose stations wait for each other and change slots: with the fused graph, with it
-captured as CUDA graphs, and with `model.onnx` (recorded stations with the first alone). Every pick must be matched
-within 10 ms, probabilities within 0.02; what is not is listed. The daemon's packages are not needed.
+Each miniSEED file (100 Hz) is a station or more, its last so many seconds a stream. Reading them takes pymseed and its
+cffi; a machine with a GPU may have neither. So the second form writes the streams into one file where they are, and the
+first takes it in their place: an `.npz` with samples (B, 3, N), valid (B, 3, N) and reset (B, chunks). The GPU machine
+then needs onnxruntime-gpu, numpy and what `export.signals` and the bundle want, but not the daemon's packages.
+
+The engine "cpu" in fp32 goes through the streams in one batch, and the slots of the engine "cuda" in changing ones,
+whose stations wait for each other and change slots: as the daemon runs them (TF32, CUDA graphs), without CUDA graphs,
+and without TF32 (recorded stations with the first alone, unless told). Every pick must be matched within 10 ms,
+probabilities within 0.02; what is not is listed. `--emulated` needs no GPU: the processor goes through a graph whose
+products are rounded as TF32 rounds them.
 """
 
 from __future__ import annotations
@@ -16,7 +23,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from machine import look
@@ -26,14 +35,14 @@ from export.signals import Stream, synthetic_stream
 from picker.bundle import Bundle, load_bundle
 from picker.cuda_model import open_cuda, open_model
 from picker.decision import decide
-from picker.device_slots import DeviceModel, Place
-from picker.fused_file import fused_graph
+from picker.device_buffer import Place
+from picker.device_slots import DeviceModel
 from picker.pick import Pick
 from picker.runtime import onnxruntime
 from picker.spec import PickerSpec
 from picker.stepper import OnnxStepper
 
-FUSED_TITLE = "fused"
+AS_THE_DAEMON = "TF32, CUDA graph"
 TOLERANCE, PICK_SAMPLES = 0.02, 1.0
 REGROUP_CHUNKS = 16
 CPU = "CPUExecutionProvider"
@@ -63,18 +72,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Compare, print and keep the report; exit status 1 where a pick or a probability differs too much."""
     options = _parser().parse_args(arguments)
     bundle = load_bundle(options.bundle)
+    if options.write:
+        return written(options.write, recorded(options.paths, options.seconds, bundle.spec.chunk_samples))
     streams = {"synthetic": synthetic_stream(options.rows, options.synthetic_seconds, bundle.spec.chunk_samples)}
     if options.paths:
         streams["recorded"] = recorded(options.paths, options.seconds, bundle.spec.chunk_samples)
     parts, figures, failed = [], dict[str, str](), False
     expected = {name: on_processor(bundle, stream) for name, stream in streams.items()}
-    for title, opened in engines(bundle, options.quick).items():
+    for title, through in engines(bundle, options.quick, options.emulated).items():
         for name, stream in streams.items():
-            if name == "recorded" and title not in options.recorded_on:
+            if name == "recorded" and not options.emulated and title not in options.recorded_on:
                 continue
             began = time.perf_counter()
             try:
-                found = on_slots(opened(), stream)
+                found = through(stream)
             except Exception as error:
                 parts.append(f"## {title}, {name}\n\nfailed: {type(error).__name__}: {str(error)[:300]}")
                 failed = True
@@ -95,23 +106,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(failed)
 
 
-def engines(bundle: Bundle, quick: bool) -> dict[str, Callable[[], DeviceModel]]:
-    """Each way to run the graph; ``quick`` runs the same slots on the processor."""
+def engines(bundle: Bundle, quick: bool, emulated: bool) -> dict[str, Callable[[Stream], Probabilities]]:
+    """Each way through the graph; ``quick`` runs the same slots on the processor."""
 
-    def opened(cuda_graph: bool, fused: bool) -> Callable[[], DeviceModel]:
+    def opened(cuda_graph: bool, tf32: bool) -> Callable[[Stream], Probabilities]:
         if quick:
-            return lambda: open_model(bundle, onnxruntime(), Place(), CPU, CPU, cuda_graph, fused)
-        return lambda: open_cuda(bundle, cuda_graph=cuda_graph, fused=fused)
+            return lambda stream: on_slots(open_model(bundle, onnxruntime(), Place(), CPU, cuda_graph), stream)
+        return lambda stream: on_slots(open_cuda(bundle, cuda_graph=cuda_graph, tf32=tf32), stream)
 
-    plain = {"model.onnx": opened(False, False)}
-    if fused_graph(bundle) is None:
-        return plain
-    return {FUSED_TITLE: opened(False, True), "fused, CUDA graph": opened(True, True), **plain}
+    if emulated:
+        return {"TF32 emulated": partial(through_rounded, bundle)}
+    return {AS_THE_DAEMON: opened(True, True), "TF32": opened(False, True), "fp32, CUDA graph": opened(True, False)}
+
+
+def through_rounded(bundle: Bundle, stream: Stream) -> Probabilities:
+    """The engine "cpu" with products in TF32."""
+    from tf32 import rounded  # which needs the package onnx
+
+    with TemporaryDirectory() as folder:
+        return on_processor(rounded(bundle, Path(folder)), stream)
+
+
+def written(path: Path, stream: Stream) -> int:
+    """Keep the streams for a machine that cannot read miniSEED; exit status 0."""
+    np.savez_compressed(path, samples=stream.samples, valid=stream.valid, reset=stream.reset)
+    stations, chunks = stream.reset.shape
+    print(f"{path}: {stations} stations of {chunks} chunks, {path.stat().st_size / 2**20:.1f} MiB")
+    return 0
 
 
 def recorded(paths: Sequence[Path], seconds: float, chunk_samples: int) -> Stream:
     """All stations of the files and folders, one row each, of equal length."""
     files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    if not files:
+        raise SystemExit("no files: name miniSEED or .npz files, or folders of them")
     streams = []
     for file in files:
         if file.suffix == ".npz":
@@ -209,8 +237,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", type=int, default=64, help="synthetic stations (64)")
     parser.add_argument("--synthetic-seconds", type=float, default=600.0, help="of each of them (600)")
     parser.add_argument(
-        "--recorded-on", nargs="+", default=[FUSED_TITLE], metavar="TITLE", help="which take the recorded stations"
+        "--recorded-on", nargs="+", default=[AS_THE_DAEMON], metavar="TITLE", help="which take the recorded stations"
     )
+    parser.add_argument("--write", type=Path, metavar="OUT.npz", help="keep the streams of the files, compare nothing")
+    parser.add_argument("--emulated", action="store_true", help="TF32 on the processor: what it does to picks")
     parser.add_argument("--quick", action="store_true", help="run the slots on the processor: is the script whole?")
     parser.add_argument("--out", type=Path, help="file for the report as well")
     return parser

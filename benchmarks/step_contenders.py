@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
+from step_block import CellStep, KernelBlock, ResetMemory
 from torch import Tensor, nn
 
 from export.precision import lowered
@@ -152,19 +153,15 @@ class TorchGraph(nn.Module):
 class KernelGraph(TorchGraph):
     """The same with the Triton kernel in every block, which makes a row afresh as it loads its memory."""
 
-    def __init__(self, model: Picker) -> None:
+    def __init__(self, model: Picker, step: CellStep, dtype: torch.dtype = torch.bfloat16) -> None:
         super().__init__(model, autocast=True)
-        from step_triton import KernelBlock  # Triton is there on the GPU machine
-
         for parent in list(model.unet.modules()):
             if isinstance(parent, nn.ModuleList) and len(parent) and hasattr(parent[0], "feedforward_in"):
                 for index, block in enumerate(parent):
-                    parent[index] = KernelBlock(cast(MLSTMBlock, block), torch.bfloat16)
+                    parent[index] = KernelBlock(cast(MLSTMBlock, block), dtype, step)
 
     def forward(self, chunk: Tensor, valid: Tensor, reset: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """See Picker.probabilities."""
-        from step_triton import ResetMemory
-
         cleared = [
             t if t.ndim == 4 else t.masked_fill(reset.view(-1, *[1] * (t.ndim - 1)), 0.0)  # (B, H, K, V) is a memory
             for t in state
@@ -172,16 +169,22 @@ class KernelGraph(TorchGraph):
         before, byte = replace(self.tree, cleared), reset.view(torch.int8)
         memories = tuple(ResetMemory(cell.memory, byte) for cell in before.unet.blocks)
         before = before._replace(unet=UNetState(memories))  # type: ignore[arg-type]
-        with torch.autocast(chunk.device.type, torch.bfloat16):
+        with torch.autocast(chunk.device.type, torch.bfloat16, enabled=chunk.is_cuda):
             probabilities, after = self.model.probabilities(chunk, valid, None, before)
         return (probabilities, *(t.float() for _, t in named(after)))
+
+
+def _kernel_graph(model: Picker) -> KernelGraph:
+    from step_triton import fused_step  # Triton is there on the GPU machine
+
+    return KernelGraph(model, fused_step)
 
 
 def torch_graph(model: Picker, kind: str, device: torch.device) -> TorchGraph:
     """``casts``: the exported step in bf16; ``autocast``: its activations too; ``kernel``: the Triton kernel in it."""
     if kind == "casts":
         return TorchGraph(lowered(model, "bf16" if device.type == "cuda" else "fp32"), autocast=False)
-    graph = KernelGraph(model) if kind == "kernel" else TorchGraph(model, autocast=True)
+    graph = _kernel_graph(model) if kind == "kernel" else TorchGraph(model, autocast=True)
     if device.type != "cuda":
         return graph
     for layer in graph.modules():

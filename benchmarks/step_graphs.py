@@ -12,14 +12,14 @@ import onnx
 import torch
 
 from export.build import read_checkpoint
-from export.fused import write_fused
 from export.graph import StepGraph, write_onnx
 from export.precision import lowered
+from picker.bundle import MODEL
 from picker.model.config import preset
 from picker.model.picker import Picker
 
-FORMS = ("standard fp32", "standard fp16", "fused fp32", "fused fp16")
-"""As ``export build`` writes ``model.onnx``, and in the wider operators of ``export.fused``."""
+FORMS = ("fp32", "fp16")
+"""Precisions in which ``export build`` writes ``model.onnx``."""
 VIEWS = frozenset({"Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity", "Constant"})
 """Operators that move nothing on a GPU."""
 ITEM_BYTES: dict[int, int] = {onnx.TensorProto.FLOAT: 4, onnx.TensorProto.FLOAT16: 2, onnx.TensorProto.BOOL: 1}
@@ -59,12 +59,9 @@ def export_all(
 def export_one(folder: Path, name: str, checkpoint: Path | None, form: str) -> Graph:
     """Write one form of one preset."""
     torch.set_num_threads(1)
-    model, path = network(name, checkpoint), folder / f"{name} {form}.onnx".replace(" ", "_")
-    kind, precision = form.split()
-    if kind == "fused":
-        write_fused(model, path, precision)
-    else:
-        write_onnx(lowered(model, precision), path)
+    path = folder / f"{name}_{form}" / MODEL
+    path.parent.mkdir()
+    write_onnx(lowered(network(name, checkpoint), form), path)
     written = onnx.load(path)
     return Graph(path, len(written.graph.node), moved_bytes(written))
 

@@ -7,7 +7,7 @@ import gc
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -21,10 +21,14 @@ from step_graphs import Graph, network
 from step_slots import SlotsContender
 
 from picker.model.picker import Picker
+from picker.runtime import onnxruntime
 
 CHECKED_STEPS = 2
 REPEATS, MOST_S, WARM = 30, 1.5, 5
 TOP_KERNELS = 12
+NOT_RUN = "not run"
+"""What stands in the rows of a contender whose turn never came."""
+ORT_ERRORS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,11 @@ class Row:
     """Name, calls a step and ms a step of the longest kernels; for the largest batch."""
     failed: str = ""
 
+    @property
+    def reached(self) -> bool:
+        """Whether its turn came."""
+        return self.failed != NOT_RUN
+
 
 class Measurement:
     """A job in a process of its own, which imports and builds at once, and touches the device when its turn comes."""
@@ -91,6 +100,12 @@ class Measurement:
         self._process.kill()
         return found
 
+    def cancel(self) -> list[Row]:
+        """Its turn will not come: every batch has a row that says so."""
+        self._process.kill()
+        self._process.join()
+        return [Row(job=self._job, batch=batch, failed=NOT_RUN) for batch in self._job.batches]
+
     def _received(self, deadline: float) -> Row | str:
         try:
             if not self._receiver.poll(max(0.0, deadline - time.monotonic())):
@@ -107,6 +122,8 @@ def _work(job: Job, device: torch.device, sender: Connection, turn: Event) -> No
     torch.set_num_threads(1)
     try:
         model = network(job.preset, job.checkpoint)
+        if job.engine != "torch":
+            onnxruntime().set_default_logger_severity(ORT_ERRORS)
         turn.wait()
         print(f"running {job.preset}, {job.title}", file=sys.stderr, flush=True)
         stream = torch.cuda.Stream() if device.type == "cuda" else None
@@ -117,6 +134,8 @@ def _work(job: Job, device: torch.device, sender: Connection, turn: Event) -> No
                 sender.send(_measured(job, contender, model.to(device), batch, device, began))
                 began = time.perf_counter()
                 gc.collect()
+            del contender  # before its stream, which a session still wants as it ends
+            gc.collect()
     except Exception as error:  # whatever it is becomes a row
         lines = [line for line in str(error).splitlines() if line.strip()] or [""]
         sender.send(f"{type(error).__name__}: {lines[0][:240]}")
@@ -130,8 +149,7 @@ def _contender(job: Job, model: Picker, device: torch.device) -> Contender:
     if job.engine == "slots":
         sparse = job.kind == "sparse"
         return SlotsContender(job.graph.path, model, device, cuda_graph=job.cuda_graph, sparse=sparse)
-    half = "fp16" in job.title
-    return OrtContender(job.graph.path, model, device, cuda_graph=job.cuda_graph, tf32=not half)
+    return OrtContender(job.graph.path, model, device, cuda_graph=job.cuda_graph, tf32=job.kind == "tf32")
 
 
 def _measured(job: Job, contender: Contender, model: Picker, batch: int, device: torch.device, began: float) -> Row:
@@ -215,8 +233,3 @@ def copy_bandwidth(device: torch.device) -> float:
     source, target = (torch.randint(0, 127, (size,), dtype=torch.uint8, device=device) for _ in range(2))
     times, _ = _timed(lambda k: target.copy_(source), device)
     return 2 * size / median(times)
-
-
-def failures(rows: Sequence[Row]) -> list[Row]:
-    """Rows without a figure."""
-    return [row for row in rows if row.failed]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from step_graphs import Graph
 from step_measure import Row
 
 CHUNK_S = 0.64
@@ -20,8 +19,6 @@ class Findings:
 
     facts: list[str]
     rows: list[Row]
-    graphs: dict[str, Graph]
-    """By ``<preset> <form>``."""
     networks: dict[str, tuple[int, dict[int, int]]]
     """By preset: bytes of state a station, and the fewest bytes of a step by batch."""
     bandwidth: float
@@ -44,6 +41,8 @@ def stations(row: Row) -> float:
 def row_line(row: Row) -> str:
     """A row of the table of all."""
     head = f"| {row.job.preset} | {row.job.title} | {row.batch} |"
+    if not row.reached:
+        return f"{head} {row.failed} | | | | | |"
     if row.failed:
         return f"{head} failed: {row.failed.replace('|', '/')} | | | | | |"
     spread = f"{row.least_s * 1e3:.3f} to {row.greatest_s * 1e3:.3f}"
@@ -118,7 +117,7 @@ def _roof(findings: Findings) -> str:
 def best(findings: Findings, preset: str, batch: int, engine: str, *, compiled: bool = False) -> Row | None:
     """The fastest row of an engine: ``ort``, ``slots``, ``torch`` (without the kernel) or ``kernel``."""
     kind = {
-        "ort": ("autocast",),
+        "ort": ("tf32", "exact"),
         "slots": ("all", "sparse"),
         "torch": ("autocast", "casts"),
         "kernel": ("kernel",),
@@ -187,5 +186,6 @@ def figures(findings: Findings) -> dict[str, str]:
             found[f"stations_{preset}"] = f"{max(served):.0f}"
             if preset in BARS:
                 found[f"bar_{preset}"] = f"{'met' if max(served) >= BARS[preset] else 'missed'} ({BARS[preset]:,})"
-    found["contenders_failed"] = str(sum(1 for row in findings.rows if row.failed))
+    found["contenders_failed"] = str(sum(1 for row in findings.rows if row.failed and row.reached))
+    found["contenders_not_run"] = str(sum(1 for row in findings.rows if not row.reached))
     return found

@@ -2,23 +2,20 @@
 
 A program takes one head of one station: it loads the memory once, reads and writes it in chunkwise form, norms what it
 read, closes the output gate, and stores the memory once. Chunks of 1 and 4 tokens are padded to the 16 that the matrix
-units want. The exported graph does the same by some fifteen operators (``model.onnx``) or six (the fused graph).
+units want. The exported graph does the same by some fifteen operators.
 
 Shapes: B rows, T tokens a chunk, H heads, K, V key and value features of a head.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
-
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor, nn
-from torch.nn import functional as F
+from step_block import ResetMemory
+from torch import Tensor
 
-from picker.model.block import NORM_EPSILON, MLSTMBlock
-from picker.model.cell import SigmoidState
+from picker.model.block import NORM_EPSILON
 
 LEAST_DOT = 16
 """Rows of the smallest product that the matrix units take."""
@@ -76,13 +73,6 @@ def _step(  # type: ignore[no-untyped-def]
     tl.store(out + wide[:, None] * (H * V) + head * V + v[None, :], h.to(out.dtype.element_ty), mask=there)
 
 
-class ResetMemory(NamedTuple):
-    """A memory (B, H, K, V) and the rows (B,) that start afresh: the kernel makes them zero as it loads them."""
-
-    memory: Tensor
-    reset: Tensor
-
-
 def fused_step(projected: Tensor, gates: Tensor, state: ResetMemory, heads: int) -> tuple[Tensor, Tensor]:
     """What goes into the output projection (B, T, H V), and the next memory; projected is in bf16, gates in fp32."""
     batch, tokens, _ = projected.shape
@@ -94,26 +84,3 @@ def fused_step(projected: Tensor, gates: Tensor, state: ResetMemory, heads: int)
         T=tokens, H=heads, K=keys, V=values, ROWS=max(LEAST_DOT, tokens), num_warps=2,
     )  # fmt: skip
     return out, after
-
-
-class KernelBlock(nn.Module):
-    """An MLSTMBlock whose cell, head norm and output gate are the kernel; products in ``dtype``."""
-
-    def __init__(self, block: MLSTMBlock, dtype: torch.dtype) -> None:
-        super().__init__()
-        wide = sum(block.sizes[:4])
-        self.block, self.heads, self.wide, self.dtype = block, block.heads, wide, dtype
-        weight, bias = block.project.weight.detach(), block.project.bias.detach()
-        self.weight, self.bias = (nn.Parameter(t[:wide].to(dtype), requires_grad=False) for t in (weight, bias))
-        self.gate_weight, self.gate_bias = (nn.Parameter(t[wide:].float(), requires_grad=False) for t in (weight, bias))
-
-    def forward(self, x: Tensor, state: ResetMemory) -> tuple[Tensor, SigmoidState]:
-        """x (B, T, F)."""
-        block, normed = self.block, self.block.norm(x)
-        with torch.autocast(x.device.type, enabled=False):
-            projected = F.linear(normed.to(self.dtype), self.weight, self.bias)
-            gates = F.linear(normed.float(), self.gate_weight, self.gate_bias)
-        h, memory = fused_step(projected, gates, state, self.heads)
-        x = x + block.out(h)
-        hidden = F.gelu(block.feedforward_in(block.feedforward_norm(x)), approximate="tanh")
-        return cast(Tensor, x + block.feedforward_out(hidden)), SigmoidState(memory)

@@ -49,13 +49,6 @@ PLAN_EXAMPLES = """\
 examples:
   python -m export plan models/small
   python -m export plan models/small --library tensorrt_rtx --capability 8.9 --batch 1 64 1024"""
-FUSE = """\
-Write a second graph of a bundle's network into it: the same step in fewer and wider operators of ONNX Runtime, which
-the engine "cuda" of the daemon takes in place of model.onnx. It is proved on the processor as `verify` proves that one;
-where the proof fails nothing is written. The bundle's identity stays what it is."""
-FUSE_EXAMPLES = """\
-example:
-  python -m export fuse models/small --checkpoint models/checkpoints/small.safetensors"""
 ROUND = """\
 Write a checkpoint whose matrices are rounded to 16 bits: half the size, and so is the bundle that is built from it,
 which computes in float32 all the same. Evaluate the bundle to see that it is harmless."""
@@ -106,7 +99,6 @@ def parser() -> argparse.ArgumentParser:
 
     _build_arguments(command("build", "turn a checkpoint into a bundle", BUILD, BUILD_EXAMPLES))
     _verify_arguments(command("verify", "prove a bundle's parity again", VERIFY, VERIFY_EXAMPLES))
-    _fuse_arguments(command("fuse", "add the graph for GPUs to a bundle", FUSE, FUSE_EXAMPLES))
     _plan_arguments(command("plan", "build a bundle's TensorRT plan", PLAN, PLAN_EXAMPLES))
     rounding = command("round", "store a checkpoint in 16 bits", ROUND, ROUND_EXAMPLES)
     rounding.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a safetensors file, or a run folder")
@@ -161,19 +153,6 @@ def _verify_arguments(verify: argparse.ArgumentParser) -> None:
     verify.add_argument("--write", action="store_true", help="keep the proof, where it holds, as the parity.json")
     verify.add_argument("--engine", choices=("cpu", "tensorrt"), default="cpu", help="what runs the graph (cpu)")
     _library_arguments(verify)
-
-
-def _fuse_arguments(fuse: argparse.ArgumentParser) -> None:
-    fuse.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of the bundle")
-    fuse.add_argument(
-        "--checkpoint", type=Path, required=True, help="the safetensors file or run folder that it was built from"
-    )
-    fuse.add_argument(
-        "--precision",
-        choices=("fp16", "fp32"),
-        default="fp16",
-        help="of products and activations; normaliser, gates, decays and memories stay in float32 (fp16)",
-    )
 
 
 def _plan_arguments(plan: argparse.ArgumentParser) -> None:

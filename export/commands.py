@@ -12,16 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from export import parity
-from export.build import Checkpoint, build, read_checkpoint, write_proof
+from export.build import build, read_checkpoint, write_proof
 from export.card import CardSources
-from export.fuse import fuse
 from export.graph import check_operators
 from export.parity import Progress
 from export.records import recorded_stream
 from export.storage import round_checkpoint
 from picker.bundle import Bundle, load_bundle
 from picker.errors import BundleError
-from picker.fused_file import FUSED
 from picker.plan_stepper import TensorRtStepper, open_session
 from picker.stepper import OnnxStepper, Stepper
 
@@ -54,38 +52,17 @@ def run_round(options: argparse.Namespace) -> None:
     print(f"{options.out}: {size:.1f} MiB; no matrix changed by more than {change:.1e} of its norm")
 
 
-def run_fuse(options: argparse.Namespace) -> None:
-    """Add the fused graph to a bundle."""
-    bundle, source = _with_checkpoint(options)
-    console = _console()
-    with _progress(console) as progress:
-        proof = fuse(bundle, source, options.precision, progress)
-    console.print(_parity_table(bundle, proof))
-    operators = sum(check_operators(bundle.folder / FUSED).values())
-    console.print(
-        f"{bundle.folder / FUSED}: {operators} operators ({sum(check_operators(bundle.model_path).values())} in "
-        f"{bundle.model_path.name}), {options.precision}",
-        highlight=False,
-    )
-
-
-def _with_checkpoint(options: argparse.Namespace) -> tuple[Bundle, Checkpoint]:
-    """The bundle and the checkpoint that the options name; raises BundleError where the one is not of the other."""
+def run_verify(options: argparse.Namespace) -> None:
+    """Prove a bundle's parity again."""
     bundle, source = load_bundle(options.bundle), read_checkpoint(options.checkpoint)
+    console = _console()
+    operators = check_operators(bundle.model_path)
     recorded = bundle.spec.provenance.get("checkpoint_sha256")
     if recorded != source.sha256:
         raise BundleError(
             f"{bundle.folder}: was exported from another checkpoint ({str(recorded)[:8]}...) than {source.path} "
             f"({source.sha256[:8]}...); name that one, or export the bundle again"
         )
-    return bundle, source
-
-
-def run_verify(options: argparse.Namespace) -> None:
-    """Prove a bundle's parity again."""
-    bundle, source = _with_checkpoint(options)
-    console = _console()
-    operators = check_operators(bundle.model_path)
     engine, stepper = _engine(bundle, options)
     chunk = bundle.spec.chunk_samples
     recorded = [(file.name, recorded_stream([file], options.seconds, chunk)) for file in options.records]

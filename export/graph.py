@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import onnx
 import torch
@@ -89,31 +89,13 @@ def write_onnx(model: Picker, path: Path) -> None:
 
     The same weights and library versions give the same bytes.
     """
-    translate(StepGraph(model), path)
-
-
-class FlatGraph(Protocol):
-    """What can be translated: a module from (chunk, valid, reset, *state) to (probabilities, *next state)."""
-
-    names: list[str]
-
-    def eval(self) -> nn.Module:
-        """See torch."""
-        ...
-
-    def example(self, rows: int) -> tuple[Tensor, ...]:
-        """Inputs with ``rows`` rows."""
-        ...
-
-
-def translate(graph: FlatGraph, path: Path) -> None:
-    """Write ``graph`` as ONNX; see ``write_onnx``."""
+    graph = StepGraph(model).eval()
     batch = torch.export.Dim("batch", min=1, max=65536)
     arguments = graph.example(2)
     fixed, rest = arguments[: len(INPUTS)], arguments[len(INPUTS) :]
     with _quiet():
         program = torch.onnx.export(
-            graph.eval(),
+            graph,
             arguments,
             dynamo=True,
             input_names=[*INPUTS, *(state_input(name) for name in graph.names)],

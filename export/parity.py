@@ -29,8 +29,6 @@ PICK_TOLERANCE_SAMPLES = 1.0
 """A pick is the same if it lies within one sample (10 ms)."""
 CASES = ((3, 600.0), (1, 120.0), (64, 60.0), (256, 20.48))
 """Rows and seconds of each comparison; many rows hold quiet, events, saturation, gaps, NaN and resets."""
-TIE_SAMPLES = 50.0
-"""So far apart, half a second, may two peaks lie that are equally tall, of which either may be taken for the pick."""
 REGROUP_CHUNKS = 16
 """How long a batch stays as it is: about 10 s."""
 
@@ -49,8 +47,6 @@ class Comparison:
     picks_differing: int
     tolerance: float = TOLERANCE
     stream: str = "synthetic"
-    picks_tied: int = 0
-    """Picks that lie elsewhere, where the other side is as tall within the tolerance; they count as the same."""
 
     @property
     def passed(self) -> bool:
@@ -58,12 +54,10 @@ class Comparison:
         return self.largest_difference <= self.tolerance and self.picks_differing == 0
 
     def __str__(self) -> str:
-        tied = f", {self.picks_tied} of two equal peaks" if self.picks_tied else ""
         of = "" if self.stream == "synthetic" else f" of {self.stream}"
-        differ = f"{self.picks_differing} of {self.picks} picks differ{tied}"
         return (
             f"{self.rows} {'station' if self.rows == 1 else 'stations'} x {self.seconds:.0f} s{of}: "
-            f"largest difference {self.largest_difference:.1e}, {differ}"
+            f"largest difference {self.largest_difference:.1e}, {self.picks_differing} of {self.picks} picks differ"
         )
 
 
@@ -108,21 +102,19 @@ def streamed(stepper: Stepper, stream: Stream, seed: int = 0) -> NDArray[np.floa
 
 def differing(
     spec: PickerSpec, expected: NDArray[Any], found: NDArray[Any], tolerance: float = TOLERANCE
-) -> tuple[int, int, int]:
-    """Number of picks expected in all rows, of picks that have no counterpart on the other side, and of ties.
+) -> tuple[int, int]:
+    """Number of picks expected in all rows, and of picks that have no counterpart on the other side.
 
     Picks are compared as the network gives them: a calibration moves none, and thresholds are for raw probabilities.
     """
-    total = wrong = tied = 0
+    total = wrong = 0
     raw = replace(spec, calibration={})
     for row in range(len(expected)):
         here, there = (decide(raw, side[row].astype(np.float32)) for side in (expected, found))
         total += len(here)
-        for mine, others, curves in ((here, there, found[row]), (there, here, expected[row])):
-            alone = [pick for pick in mine if not _has(spec, pick, others, tolerance)]
-            ties = sum(_tied(spec, pick, others, curves, tolerance) for pick in alone)
-            wrong, tied = wrong + len(alone) - ties, tied + ties
-    return total, wrong, tied
+        wrong += sum(not _has(spec, pick, there, tolerance) for pick in here)
+        wrong += sum(not _has(spec, pick, here, tolerance) for pick in there)
+    return total, wrong
 
 
 def _has(spec: PickerSpec, pick: Pick, others: list[Pick], tolerance: float) -> bool:
@@ -130,19 +122,6 @@ def _has(spec: PickerSpec, pick: Pick, others: list[Pick], tolerance: float) -> 
     if pick.probability - spec.thresholds[pick.phase] <= tolerance:
         return True
     return any(o.phase == pick.phase and abs(o.sample - pick.sample) <= PICK_TOLERANCE_SAMPLES for o in others)
-
-
-def _tied(spec: PickerSpec, pick: Pick, others: list[Pick], curves: NDArray[Any], tolerance: float) -> bool:
-    """Whether the other side, whose probabilities (P, N) are ``curves``, picked another peak just as tall as this."""
-    centre = round(pick.sample)
-    height = float(curves[spec.phases.index(pick.phase), max(0, centre - 1) : centre + 2].max(initial=0.0))
-    return any(
-        other.phase == pick.phase
-        and abs(other.sample - pick.sample) <= TIE_SAMPLES
-        and abs(other.probability - height) <= tolerance
-        and abs(other.probability - pick.probability) <= tolerance
-        for other in others
-    )
 
 
 def compare(model: Picker, stepper: Stepper, rows: int, seconds: float, seed: int = 0) -> Comparison:
@@ -156,7 +135,7 @@ def compare_on(
     """Compare engine and network on any stream; the tolerance is that of the graph's precision."""
     expected, found = reference(model, stream), streamed(stepper, stream, seed)
     distance, tolerance = np.abs(expected - found), TOLERANCES[precision_of(stepper.spec)]
-    picks, wrong, tied = differing(stepper.spec, expected, found, tolerance)
+    picks, wrong = differing(stepper.spec, expected, found, tolerance)
     return Comparison(
         rows=len(stream.samples),
         seconds=seconds,
@@ -164,7 +143,6 @@ def compare_on(
         percentile_99_9=float(np.percentile(distance, 99.9)),
         picks=picks,
         picks_differing=wrong,
-        picks_tied=tied,
         tolerance=tolerance,
         stream=name,
     )

@@ -12,32 +12,35 @@ from typing import Any
 import numpy as np
 
 from picker.bundle import Bundle
-from picker.device_slots import DeviceModel, Place, row_sessions
+from picker.device_buffer import Place
+from picker.device_slots import DeviceModel
 from picker.errors import BundleError, ConfigError
-from picker.fused_file import fused_graph
 from picker.runtime import onnxruntime
+from picker.selection import selection_graph
 from picker.stepper import check_graph
 
 PROVIDER = "CUDAExecutionProvider"
 LEAST_VERSION = (1, 31)
-"""The oldest ONNX Runtime whose CUDA provider was seen to run both graphs; built for CUDA 13 and cuDNN 9."""
+"""The oldest ONNX Runtime whose CUDA provider was seen to run ``model.onnx``; built for CUDA 13 and cuDNN 9."""
 NEEDS = "an NVIDIA GPU with its driver (see nvidia-smi), CUDA 13 and cuDNN 9 (pip install 'onset[gpu]')"
 
 
-def open_cuda(bundle: Bundle, device: int = 0, *, cuda_graph: bool = False, fused: bool = True) -> DeviceModel:
+def open_cuda(bundle: Bundle, device: int = 0, *, cuda_graph: bool = True, tf32: bool = True) -> DeviceModel:
     """The bundle's graph on GPU ``device``, tried once; ``cuda_graph`` captures steps and replays them.
 
-    Takes the fused graph where the bundle has one, ``model.onnx`` where not or without ``fused``. Raises ConfigError
-    where library or GPU are missing or too old, BundleError where the bundle's graph cannot be used.
+    ``tf32`` rounds the operands of products to 11 bits, in the normaliser too; what that does to picks is in decision
+    0035. Raises ConfigError where library or GPU are missing or too old, BundleError where the bundle's graph cannot
+    be used.
     """
-    runtime = cuda_runtime()
-    options = {
-        "device_id": str(device),
-        "use_tf32": "0",  # ten bits of a sample are too few for the normaliser
-        "enable_skip_layer_norm_strict_mode": "1",  # norms are summed in float32
-    }
-    step = {**options, "enable_cuda_graph": str(int(cuda_graph))}
-    return open_model(bundle, runtime, Place("cuda", device), (PROVIDER, step), (PROVIDER, options), cuda_graph, fused)
+    return open_model(
+        bundle, cuda_runtime(), Place("cuda", device), cuda_provider(device, cuda_graph, tf32), cuda_graph
+    )
+
+
+def cuda_provider(device: int, cuda_graph: bool, tf32: bool) -> tuple[str, dict[str, str]]:
+    """ONNX Runtime's CUDA provider and its options."""
+    flags = {"enable_cuda_graph": cuda_graph, "use_tf32": tf32, "enable_skip_layer_norm_strict_mode": True}
+    return PROVIDER, {"device_id": str(device), **{key: str(int(flag)) for key, flag in flags.items()}}
 
 
 def cuda_runtime() -> ModuleType:
@@ -58,31 +61,19 @@ def cuda_runtime() -> ModuleType:
 
 
 def open_model(
-    bundle: Bundle,
-    runtime: ModuleType,
-    place: Place,
-    step: Any,
-    rows: Any,
-    cuda_graph: bool = False,
-    fused: bool = True,
+    bundle: Bundle, runtime: ModuleType, place: Place, provider: Any, cuda_graph: bool = False
 ) -> DeviceModel:
-    """The bundle's graph by the provider ``step``, its rows moved by the provider ``rows``; see ``open_cuda``."""
-    path = (fused_graph(bundle) if fused else None) or bundle.model_path
+    """The bundle's graph by ``provider``; see ``open_cuda``."""
+    path = bundle.model_path
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     said = _preloaded(runtime) if place.kind == "cuda" else ""
     runtime.set_default_logger_severity(4)  # what goes wrong is raised, in one line
-    session = _session(runtime, path, options, step, said)
+    session = _session(runtime, path, options, provider, said)
     check_graph(session, bundle.spec, path)
-    gather, scatter = row_sessions(runtime, bundle.spec, options, [rows])
+    select = runtime.InferenceSession(selection_graph(bundle.spec), options, providers=[provider])
     model = DeviceModel(
-        spec=bundle.spec,
-        runtime=runtime,
-        place=place,
-        step=session,
-        gather=gather,
-        scatter=scatter,
-        cuda_graph=cuda_graph,
+        spec=bundle.spec, runtime=runtime, place=place, step=session, select=select, cuda_graph=cuda_graph
     )
     _try(model, path)
     return model
@@ -126,8 +117,8 @@ def _try(model: DeviceModel, path: Path) -> None:
     rows = np.arange(2)
     try:
         slots = model.slots(2)
-        slots.clear(rows)
         found = slots.step(rows, chunk, chunk == 0, np.array([True, True]), whole=True)
+        found = np.stack([found, slots.step(rows, chunk, chunk == 0, np.array([False, False]), whole=False)])
     except Exception as error:
         raise BundleError(f"{path}: a first step on the GPU fails ({error})") from error
     if not np.isfinite(found).all():

@@ -28,8 +28,8 @@ class Slots(Protocol):
     ) -> NDArray[np.float32]:
         """chunk (B, C, L), valid (B, C, L), reset (B,) of ``rows`` to probabilities (B, P, L); their states go on.
 
-        ``whole`` says that ``rows`` are the first slots and that no other slot is in use: then nothing need be kept of
-        the others. Where it raises, the states are as they were.
+        ``whole`` says that no other slot is in use: then nothing need be kept of the others. Where it raises, the
+        states are as they were.
         """
         ...
 

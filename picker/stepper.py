@@ -51,26 +51,21 @@ class Stepper(Protocol):
 
 
 class OnnxStepper:
-    """The step graph of a bundle on ONNX Runtime's CPU provider.
+    """The step graph of a bundle on ONNX Runtime's CPU provider."""
 
-    ``path`` and ``spec`` name another graph of the same network, and its specification.
-    """
-
-    def __init__(
-        self, bundle: Bundle, threads: int = 1, *, path: Path | None = None, spec: PickerSpec | None = None
-    ) -> None:
-        runtime, path = onnxruntime(), path or bundle.model_path
+    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+        runtime = onnxruntime()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            session = runtime.InferenceSession(str(bundle.model_path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise BundleError(f"{path}: ONNX Runtime cannot open it ({error})") from error
-        self.spec = spec or bundle.spec
-        check_graph(session, self.spec, path)
+            raise BundleError(f"{bundle.model_path}: ONNX Runtime cannot open it ({error})") from error
+        self.spec = bundle.spec
+        check_graph(session, bundle.spec, bundle.model_path)
         self._session = session
         self._state_inputs = [state_input(t.name) for t in self.spec.state]
         self._outputs = ["probabilities", *(state_output(t.name) for t in self.spec.state)]

@@ -71,7 +71,7 @@ class Engine:
             np.stack([chunks[index].samples for index in order]),
             np.stack([chunks[index].valid for index in order]),
             np.array([chunks[index].reset for index in order]),
-            whole=len(rows) == len(self._slots) and int(rows[-1]) == len(rows) - 1,
+            whole=len(rows) == len(self._slots),
         )
         self.counts["calls"] += 1
         self.counts["steps"] += len(chunks)

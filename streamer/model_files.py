@@ -28,7 +28,7 @@ def open_model(path: Path, engine: EngineSettings) -> tuple[Bundle, Model]:
     _check_sizes(bundle)
     try:
         if engine.kind == "cuda":
-            model: Model = open_cuda(bundle, engine.device, cuda_graph=engine.cuda_graph)
+            model: Model = open_cuda(bundle, engine.device, cuda_graph=engine.cuda_graph, tf32=engine.tf32)
             return bundle, model
         if engine.kind == "tensorrt":
             return bundle, TensorRtStepper(open_session(bundle, device=engine.device))

@@ -9,7 +9,8 @@ from tiny_bundle import write_tiny_bundle
 
 from picker.bundle import Bundle, load_bundle
 from picker.cuda_model import open_model
-from picker.device_slots import DeviceModel, Place
+from picker.device_buffer import Place
+from picker.device_slots import DeviceModel
 from picker.runtime import onnxruntime
 from picker.spec import PickerSpec
 from picker.stepper import OnnxStepper, State
@@ -24,10 +25,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module", params=["host", "device", "captured"])
 def stepper(bundle: Bundle, request: pytest.FixtureRequest) -> OnnxStepper | DeviceModel:
-    """States on the host; where the graph is, as on a GPU; and the same with calls of some numbers of rows only."""
+    """States on the host; where the graph is, as on a GPU; and the same with the options of captured steps."""
     if request.param == "host":
         return OnnxStepper(bundle)
-    return open_model(bundle, onnxruntime(), Place(), CPU, CPU, cuda_graph=request.param == "captured")
+    return open_model(bundle, onnxruntime(), Place(), CPU, cuda_graph=request.param == "captured")
 
 
 CPU = "CPUExecutionProvider"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,12 +12,11 @@ from structlog.testing import capture_logs
 from tiny_bundle import write_tiny_bundle
 
 from picker import cuda_model
-from picker.bundle import load_bundle
-from picker.device_slots import DeviceModel, Place
+from picker.device_buffer import Place
+from picker.device_slots import DeviceModel
 from picker.errors import BundleError, ConfigError
 from picker.runtime import onnxruntime
 from picker.stepper import OnnxStepper
-from streamer.engine import Engine
 from streamer.model_files import open_model
 from streamer.settings import EngineSettings
 
@@ -31,11 +28,17 @@ def folder(tmp_path: Path) -> Path:
     return write_tiny_bundle(tmp_path / "bundle")
 
 
-def gpu_build(monkeypatch: pytest.MonkeyPatch, version: str = "1.31.1", said: str = "", works: bool = False) -> None:
-    """ONNX Runtime as the GPU build behaves: where CUDA cannot be used it prints why and goes on without."""
-    real = onnxruntime()
+def gpu_build(
+    monkeypatch: pytest.MonkeyPatch, version: str = "1.31.1", said: str = "", works: bool = False
+) -> list[Any]:
+    """ONNX Runtime as the GPU build behaves: where CUDA cannot be used it prints why and goes on without.
+
+    Returns the list of the providers that will be asked for.
+    """
+    real, asked = onnxruntime(), list[Any]()
 
     def session(graph: Any, options: Any, providers: list[Any]) -> Any:
+        asked.extend(providers)
         opened = real.InferenceSession(graph, options, providers=[CPU])
         if works:
             opened.get_providers = lambda: [cuda_model.PROVIDER, CPU]
@@ -49,6 +52,7 @@ def gpu_build(monkeypatch: pytest.MonkeyPatch, version: str = "1.31.1", said: st
     runtime.set_default_logger_severity = lambda level: None
     runtime.preload_dlls = lambda directory: None
     monkeypatch.setattr(cuda_model, "onnxruntime", lambda: runtime)
+    return asked
 
 
 def test_cuda_without_the_gpu_build(folder: Path) -> None:
@@ -98,57 +102,20 @@ def test_a_bundle_that_is_damaged_is_an_error_on_every_engine(folder: Path) -> N
             open_model(folder, engine)
 
 
-def write_fused(folder: Path, **changes: Any) -> None:
-    """A fused graph (here the graph itself) with its proof."""
-    content = (folder / "model.onnx").read_bytes()
-    (folder / "fused.onnx").write_bytes(content)
-    proof = {"digest": load_bundle(folder).digest, "sha256": hashlib.sha256(content).hexdigest(), "passed": True}
-    (folder / "fused.json").write_text(json.dumps({**proof, **changes}))
-
-
-def test_cuda_takes_the_fused_graph(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the bundle holds one that is proved; stations are stepped through it."""
-    gpu_build(monkeypatch, works=True)
+def test_cuda_opens_model_onnx_in_tf32_with_captured_steps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was measured to be fastest is the default; settings turn the capturing and the rounding off."""
     monkeypatch.setattr(cuda_model, "Place", lambda kind, index: Place())  # the provider is the processor's after all
-    write_fused(folder)
-    (folder / "model.onnx").rename(folder / "kept")
-    bundle = load_bundle_with(folder, "kept")
-    model = cuda_model.open_cuda(bundle)
-    assert isinstance(model, DeviceModel)
-    assert Engine(model).capacity == 8
-    assert np.isfinite(model.slots(2).step(np.arange(2), *quiet(2), whole=False)).all()
-
-
-def load_bundle_with(folder: Path, name: str) -> Any:
-    """The bundle, its ``model.onnx`` gone after it was loaded."""
-    (folder / name).rename(folder / "model.onnx")
-    bundle = load_bundle(folder)
-    (folder / "model.onnx").unlink()
-    return bundle
+    plain = EngineSettings(kind="cuda", cuda_graph=False, tf32=False)
+    for engine, flag in ((EngineSettings(kind="cuda"), "1"), (plain, "0")):
+        asked = gpu_build(monkeypatch, works=True)
+        _, model = open_model(folder, engine)
+        assert isinstance(model, DeviceModel)
+        wanted = {"device_id": "0", "enable_cuda_graph": flag, "use_tf32": flag}
+        wanted["enable_skip_layer_norm_strict_mode"] = "1"  # norms are summed in float32
+        assert asked == [(cuda_model.PROVIDER, wanted)] * 2, "the step and the selection"
+        assert np.isfinite(model.slots(2).step(np.arange(2), *quiet(2), whole=False)).all()
 
 
 def quiet(rows: int) -> tuple[Any, Any, Any]:
     chunk = np.zeros((rows, 3, 64), np.float32)
     return chunk, chunk == 0, np.ones(rows, np.bool_)
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"digest": "0" * 64}, "is of the bundle 00000000"),
-        ({"sha256": "0" * 64}, "cut short or changed"),
-        ({"passed": False}, "not the network"),
-        ({"passed": None}, "not the network"),
-    ],
-)
-def test_a_fused_graph_that_is_not_proved_is_refused(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], said: str
-) -> None:
-    """Stale, truncated or without a proof that passed: one error that says which and how to mend it."""
-    gpu_build(monkeypatch, works=True)
-    write_fused(folder, **changes)
-    with pytest.raises(BundleError, match=said + r".*export fuse"):
-        open_model(folder, EngineSettings(kind="cuda"))
-    (folder / "fused.json").unlink()
-    with pytest.raises(BundleError, match=r"fused.json: missing.*export fuse"):
-        open_model(folder, EngineSettings(kind="cuda"))
