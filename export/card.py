@@ -64,7 +64,8 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def _identity(bundle: Bundle) -> str:
     spec, provenance = bundle.spec, bundle.spec.provenance
-    lookahead_s, chunk_s = (n / spec.sampling_rate_hz for n in (spec.lookahead_samples, spec.chunk_samples))
+    chunk_s = spec.chunk_samples / spec.sampling_rate_hz
+    lookahead_s = {phase: spec.lookahead_of(phase) / spec.sampling_rate_hz for phase in spec.thresholds}
     rows = [
         ("digest (SHA-256 of graph and specification)", f"`{bundle.digest}`"),
         ("checkpoint (SHA-256)", f"`{provenance['checkpoint_sha256']}`"),
@@ -75,8 +76,8 @@ def _identity(bundle: Bundle) -> str:
         ("parameters", f"{provenance['parameters']:,}"),
         ("state", f"{spec.state_bytes:,} bytes a station"),
         ("multiply-adds", f"{provenance['multiply_adds_per_station_second'] / 1e6:.1f} million a station-second"),
-        ("look-ahead", f"{lookahead_s:g} s"),
-        ("latency by design", f"{lookahead_s:g} to {lookahead_s + chunk_s:g} s: the look-ahead, and up to one chunk"),
+        ("look-ahead", ", ".join(f"{phase} {value:g} s" for phase, value in lookahead_s.items())),
+        ("latency by design", f"the look-ahead, and up to one chunk of {chunk_s:g} s"),
         ("made with", ", ".join(f"{name} {provenance[name]}" for name in ("torch", "onnx", "onnxscript"))),
     ]
     return (
