@@ -29,7 +29,7 @@ def open_cuda(bundle: Bundle, device: int = 0, *, cuda_graph: bool = True, tf32:
     """The bundle's graph on GPU ``device``, tried once; ``cuda_graph`` captures steps and replays them.
 
     ``tf32`` rounds the operands of products to 11 bits, in the normaliser too; what that does to picks is in decision
-    0035. Raises ConfigError where library or GPU are missing or too old, BundleError where the bundle's graph cannot
+    0033. Raises ConfigError where library or GPU are missing or too old, BundleError where the bundle's graph cannot
     be used.
     """
     return open_model(
