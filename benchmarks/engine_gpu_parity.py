@@ -220,7 +220,7 @@ def compared(spec: PickerSpec, expected: Probabilities, found: Probabilities) ->
 
 def _near(spec: PickerSpec, probabilities: Probabilities, pick: Pick) -> float:
     """The greatest probability within 10 ms of a pick; a pick's sample is that of the ground, the output is later."""
-    centre = round(pick.sample)
+    centre = round(pick.sample) + spec.second_look_samples.get(pick.phase, 0)
     window = probabilities[spec.phases.index(pick.phase), max(0, centre - 1) : centre + 2]
     return float(window.max(initial=0.0))
 

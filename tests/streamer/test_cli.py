@@ -137,7 +137,7 @@ def change_spec(config: Path, old: str, new: str) -> None:
         ('"phases": [\n    "P"', '"phases": [\n    "Pn",\n    "P"', "output 'probabilities' is (3, 64) in the graph"),
         ('"sampling_rate_hz": 100.0', '"sampling_rate_hz": 50.0', "sampling_rate_hz is 50.0, this Onset needs 100.0"),
         ('"S": 0.3', '"S": 0.3, "X": 0.1', "thresholds names X, which phases lacks"),
-        ('"version": 1', '"version": 2', "version is 2"),
+        ('"version": 2', '"version": 3', "version is 3"),
     ],
 )
 def test_bundle_whose_spec_and_graph_disagree_is_refused(
