@@ -77,7 +77,11 @@ def _identity(bundle: Bundle) -> str:
         ("state", f"{spec.state_bytes:,} bytes a station"),
         ("multiply-adds", f"{provenance['multiply_adds_per_station_second'] / 1e6:.1f} million a station-second"),
         ("look-ahead", ", ".join(f"{phase} {value:g} s" for phase, value in lookahead_s.items())),
-        ("latency by design", f"the look-ahead, and up to one chunk of {chunk_s:g} s"),
+        (
+            "latency by design",
+            ", ".join(f"{phase} {value:g} to {value + chunk_s:g} s" for phase, value in lookahead_s.items())
+            + ": the look-ahead, and up to one chunk",
+        ),
         ("made with", ", ".join(f"{name} {provenance[name]}" for name in ("torch", "onnx", "onnxscript"))),
     ]
     return (

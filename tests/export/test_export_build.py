@@ -77,7 +77,7 @@ def test_card_is_for_people(bundle: Bundle) -> None:
     assert bundle.digest in card
     assert "| thresholds | P 0.4, S 0.35 |" in card
     assert f"{bundle.spec.state_bytes:,} bytes a station" in card
-    assert "| latency by design | 0.64 to 1.28 s" in card
+    assert "| latency by design | P 0.64 to 1.28 s, S 0.64 to 1.28 s: the look-ahead" in card
     assert "| pack | train.npz |" in card
     assert "| 3 | 60 |" in card
     for section in ("Evaluation", "Known weaknesses", "Data sources and licences"):
