@@ -39,8 +39,9 @@ def pick_loss(
     ``phase_weights`` multiply the weight of samples at an onset of P and of S.
     """
     target = soft_labels(windows)
-    extra = torch.tensor([ONSET_WEIGHT * factor - 1 for factor in phase_weights], device=target.device)
-    weight = _trust(windows) * (1 + (extra[:, None] * target[:, :2]).sum(1))
+    # Numbers, not a tensor of them: that would be a copy to the device, which waits for it, at every step.
+    extra_p, extra_s = (ONSET_WEIGHT * factor - 1 for factor in phase_weights)
+    weight = _trust(windows) * (1 + (extra_p * target[:, 0] + extra_s * target[:, 1]))
     log_probability = torch.log_softmax(logits.float(), 1)
     return _mean(-(_early(target, lookahead_samples) * log_probability[..., lookahead_samples:]).sum(1), weight)
 

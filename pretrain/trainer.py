@@ -85,7 +85,8 @@ class Trainer:
         """
         settings = self.settings
         frozen = self.step < settings.freeze_steps
-        freeze_backbone(self.model, frozen)
+        if settings.freeze_steps:
+            freeze_backbone(self.model, frozen)
         for group in self.optimizer.param_groups:
             scale = group["scale"] if not frozen or group["distance"] == 0 else 0.0
             group["lr"] = scale * rate_at(self.step, settings, self.progress)
