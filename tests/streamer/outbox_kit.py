@@ -56,15 +56,31 @@ async def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> 
 def if_killed_now(path: Path) -> Kept:
     """What the next process would find, were this one killed now: the file and its log are copied as they are."""
     folder = path.parent / "copy"
-    folder.mkdir()
-    for file in path.parent.glob(path.name + "*"):
-        shutil.copy(file, folder / file.name)
+    while not _copied_at_one_moment(path, folder):
+        shutil.rmtree(folder)
     copy = OutboxFile(folder / path.name)
     try:
         return copy.open()
     finally:
         copy.close()
         shutil.rmtree(folder)
+
+
+def _copied_at_one_moment(path: Path, folder: Path) -> bool:
+    """Copy the file and what SQLite keeps beside it; false where they changed, came or went meanwhile."""
+    folder.mkdir()
+    try:
+        before = _stamps(path)
+        for file in before:
+            shutil.copy(file, folder / file.name)
+        return _stamps(path) == before
+    except FileNotFoundError:
+        return False
+
+
+def _stamps(path: Path) -> dict[Path, tuple[int, int]]:
+    files = sorted(path.parent.glob(path.name + "*"))
+    return {file: (file.stat().st_mtime_ns, file.stat().st_size) for file in files}
 
 
 @pytest.fixture
