@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
+from jobs import Job, python, run_jobs
 from machine import look
 
 RESULTS = Path(__file__).parent / "results"
@@ -68,31 +67,21 @@ def main() -> int:
 
 def _train_all(variants: list[Variant], options: argparse.Namespace, folder: Path) -> dict[str, dict[str, float]]:
     """The last validation of each variant that finished."""
-    waiting, found = list(variants), dict[str, dict[str, float]]()
-    running: dict[str, subprocess.Popen[bytes]] = {}
-    while waiting or running:
-        while waiting and len(running) < options.at_once:
-            variant = waiting.pop(0)
-            running[variant.name] = _start(variant, options, folder / _slug(variant.name))
-        time.sleep(1)
-        for name, process in list(running.items()):
-            if process.poll() is None:
-                continue
-            del running[name]
-            found[name] = _last(folder / _slug(name) / "log.jsonl")
-            said = "  ".join(f"{key} {value:.3f}" for key, value in found[name].items())
-            print(f"{name}: exit {process.returncode}  {said}", file=sys.stderr, flush=True)
+    found = dict[str, dict[str, float]]()
+    for job, status in run_jobs([_job(variant, options, folder) for variant in variants], options.at_once):
+        found[job.name] = _last(job.folder / "log.jsonl")
+        said = "  ".join(f"{key} {value:.3f}" for key, value in found[job.name].items())
+        print(f"{job.name}: exit {status}  {said}", file=sys.stderr, flush=True)
     return {variant.name: found[variant.name] for variant in variants}
 
 
-def _start(variant: Variant, options: argparse.Namespace, run: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "pretrain", "train", str(options.pack), str(run)]
+def _job(variant: Variant, options: argparse.Namespace, folder: Path) -> Job:
+    run = folder / _slug(variant.name)
+    command = python("-m", "pretrain", "train", options.pack, run)
     command += ["--steps", str(options.steps), "--batch", str(options.batch), "--window-samples", str(options.window)]
     command += ["--validate-every", str(-(-options.steps // 2)), *variant.options]
     command += ["--compile"] if variant.compile and not options.eager else []
-    run.mkdir(parents=True, exist_ok=True)
-    with (run / "output.txt").open("wb") as output:
-        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    return Job(name=variant.name, folder=run, commands=[command])
 
 
 def _last(log: Path) -> dict[str, float]:
