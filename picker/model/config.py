@@ -107,8 +107,8 @@ PRESETS: dict[str, ModelConfig] = {
         name="base",
         levels=(
             LevelConfig(width=192, heads=4, down_blocks=1, up_blocks=2),
-            LevelConfig(width=288, heads=5, down_blocks=1, up_blocks=2),
-            LevelConfig(width=384, heads=6, down_blocks=2, up_blocks=1),
+            LevelConfig(width=272, heads=4, down_blocks=1, up_blocks=2),
+            LevelConfig(width=320, heads=5, down_blocks=1, up_blocks=1),
         ),
         encoder_features=256,
         head_features=48,

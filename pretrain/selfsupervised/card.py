@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -10,16 +11,18 @@ from rich.console import Console
 from picker.errors import ConfigError
 from pretrain.selfsupervised.card_page import CARD, Told, page
 from pretrain.selfsupervised.monitor.evidence import read_evidence
-from pretrain.selfsupervised.release import release
+from pretrain.selfsupervised.release import DTYPES, release
 
 DESCRIPTION = """\
-Write the backbones of finished runs to a folder as PRESET.safetensors (16-bit, where that is harmless), and beside them
-card.md: how to use them, their figures on held-out recordings, how they were trained, data and licences. All figures
-come from the runs' logs and settings; nothing is typed in by hand."""
+Write the backbones of finished runs to a folder as PRESET.safetensors (in 16 bits, or in --bits, where that is
+harmless), and beside them card.md: how to use them, their figures on held-out recordings, how they were trained, data
+and licences. All figures come from the runs' logs and settings; nothing is typed in by hand."""
 
 EXAMPLES = """\
 examples:
   pretrain card runs/onset-small runs/onset-base --out models/pretrained
+  base in 8 bits, for half the size again:
+    pretrain card runs/onset-small runs/onset-base --out models/pretrained --bits base=8
   with the texts that no log knows, and traces and hours counted in the pack where it now lies:
     pretrain card runs/onset-small runs/onset-base --out models/pretrained --data train.npz \\
       --data-sources models/pretrained.data_sources.md --notes models/pretrained.weaknesses.md"""
@@ -39,7 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--data-sources", type=Path, metavar="FILE.md", help="Markdown on data and licences")
     add("--notes", type=Path, metavar="FILE.md", help="Markdown on known weaknesses")
-    add("--float32", action="store_true", help="keep 32-bit weights")
+    add(
+        "--bits",
+        action="append",
+        default=[],
+        metavar="PRESET=BITS",
+        help="8, 16 or 32 bits a weight (16); refused where they would change what is computed; may be given again",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,7 +58,8 @@ def run(options: argparse.Namespace) -> int:
     presets = [str(each.setting("model.preset")) for each in evidence]
     if len(set(presets)) != len(presets):
         raise ConfigError(f"runs of presets {', '.join(presets)}: name one run of each")
-    released = [release(folder, options.out, options.float32) for folder in options.runs]
+    bits = _bits(options.bits, presets)
+    released = [release(folder, options.out, bits[name]) for folder, name in zip(options.runs, presets, strict=True)]
     told = [
         Told(folder.name, weights, of_run)
         for folder, weights, of_run in zip(options.runs, released, evidence, strict=True)
@@ -62,6 +72,19 @@ def run(options: argparse.Namespace) -> int:
         console.print(f"{weights.path}: {size}", highlight=False, soft_wrap=True)
     console.print(str(card), highlight=False, soft_wrap=True)
     return 0
+
+
+def _bits(words: Sequence[str], presets: Sequence[str]) -> dict[str, int]:
+    """Bits a weight of each preset; raises ConfigError that names the word which says none."""
+    bits = dict.fromkeys(presets, 16)
+    for word in words:
+        name, _, number = word.partition("=")
+        if name not in bits or not number.isdecimal() or int(number) not in DTYPES:
+            raise ConfigError(
+                f"--bits {word}: write it as PRESET=BITS, with a preset of {', '.join(presets)} and 8, 16 or 32"
+            )
+        bits[name] = int(number)
+    return bits
 
 
 def _text(path: Path | None) -> str | None:

@@ -1,4 +1,4 @@
-"""A pretrained backbone made ready to be given away: 16-bit weights, and what that costs."""
+"""A pretrained backbone made ready to be given away: weights in fewer bits, and what that costs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from torch import Tensor
 from picker.errors import ConfigError
 from pretrain.data.trace import RATE_HZ
 from pretrain.objectives.backbone import Backbone
-from pretrain.objectives.backbone_file import BACKBONE, load_backbone, save_backbone
+from pretrain.objectives.backbone_file import BACKBONE, load_backbone, restored, save_backbone, stored
 
 WINDOWS, WINDOW_S = 4, 20.48
-MOST_DIFFERENCE = 0.01
-"""Of the contexts in 16 bits from those in 32, relative: beyond it 16 bits are not harmless."""
+DTYPES = {8: torch.int8, 16: torch.float16, 32: torch.float32}
+MOST_DIFFERENCE = {8: 0.05, 16: 0.01, 32: 0.0}
+"""Of the contexts in so many bits from those in 32, relative: beyond it they are not harmless.
+
+A start for fine-tuning bears more than what is served: the dropout of its first step moves contexts far more.
+"""
 
 
 @dataclass(frozen=True)
@@ -37,22 +41,22 @@ class Released:
     provenance: dict[str, Any]
 
 
-def release(run: Path, out: Path, whole: bool = False) -> Released:
-    """Write the backbone of ``run`` to ``out/<preset>.safetensors``, in float16 or ``whole`` in float32.
+def release(run: Path, out: Path, bits: int = 16) -> Released:
+    """Write the backbone of ``run`` to ``out/<preset>.safetensors``, with so many ``bits`` a weight (see DTYPES).
 
-    Raises ConfigError where the run has no backbone, or 16 bits would change what it computes.
+    Raises ConfigError where the run has no backbone, or so few bits would change what it computes.
     """
     if not run.is_dir():
         raise ConfigError(f"{run}: no such folder; name the folder of a run of `pretrain run`")
     backbone, provenance = load_backbone(run / BACKBONE)
     name = backbone.config.name
     path = out / f"{name}.safetensors"
-    dtype = torch.float32 if whole else torch.float16
+    dtype = DTYPES[bits]
     difference = _difference(backbone, _rounded(backbone, dtype))
-    if not difference <= MOST_DIFFERENCE:
+    if not difference <= MOST_DIFFERENCE[bits]:
         raise ConfigError(
-            f"{run / BACKBONE}: in 16 bits its contexts would differ by {difference:.2g} (at most "
-            f"{MOST_DIFFERENCE:g} is harmless); use --float32"
+            f"{run / BACKBONE}: in {bits} bits its contexts would differ by {difference:.2g} (at most "
+            f"{MOST_DIFFERENCE[bits]:g} is harmless); use --bits {name}={2 * bits}"
         )
     save_backbone(path, backbone, provenance, dtype)
     data = path.read_bytes()
@@ -63,11 +67,7 @@ def release(run: Path, out: Path, whole: bool = False) -> Released:
 def _rounded(backbone: Backbone, dtype: torch.dtype) -> Backbone:
     """The same network with the weights that a file of ``dtype`` gives back."""
     other = Backbone(backbone.config).eval()
-    state = {
-        name: value.to(dtype).to(value.dtype) if value.is_floating_point() else value
-        for name, value in backbone.state_dict().items()
-    }
-    other.load_state_dict(state)
+    other.load_state_dict(restored(stored(backbone.state_dict(), dtype)))
     return other
 
 

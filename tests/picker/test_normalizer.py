@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from networks import CHUNK, everywhere, motion
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from picker.model.normalizer import HIGHPASS_S, MEAN_S, SCALE_S, RunningNormalizer
 from picker.offset import first_valid, remove_offset
@@ -153,3 +155,30 @@ def test_saturated_rails() -> None:
     y = features(stuck)
     assert y[:, BROAD, 6400:6410].abs().max() > 5
     assert y[:, :6, 15_000:].abs().max() < 0.3
+
+
+class Tf32(TorchFunctionMode):
+    """Operands of products rounded to 11 bits, as a GPU takes them in TF32."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func.__name__ in ("__matmul__", "matmul"):
+            wide = [operand * (2.0**13 + 1) for operand in args]
+            args = tuple(w - (w - operand) for w, operand in zip(wide, args, strict=True))
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_tf32_leaves_a_step_of_one_chunk_alone(offset: float) -> None:
+    """A GPU that serves keeps some 21 bits of the operands of the normaliser's products, not 11.
+
+    Whole records are for training, whose products are in float32: there this mode shows what the split spares.
+    """
+    x = motion(1, 64) + offset
+    exact = features(x, chunks=1)
+    with Tf32():
+        served, plain = features(x, chunks=1), features(x)
+    guard = 8 * CHUNK
+    assert (plain - exact)[:, SHARP, guard:].abs().max() > 50 * (served - exact)[:, SHARP, guard:].abs().max()
+    assert (served - exact)[..., guard:].abs().max() < 5e-3, "as much as whole records and chunks differ in float32"

@@ -78,7 +78,7 @@ def test_the_card_says_what_the_log_says(run: Path, tmp_path: Path, capsys: pyte
 def test_the_weights_are_the_runs_in_half_the_size(run: Path, tmp_path: Path) -> None:
     """They load as the run's do, nearly, with its provenance; the digest in the card is the file's."""
     assert card(str(run), "--out", str(tmp_path / "half")) == 0
-    assert card(str(run), "--out", str(tmp_path / "whole"), "--float32") == 0
+    assert card(str(run), "--out", str(tmp_path / "whole"), "--bits", "tiny=32") == 0
     half, whole = (tmp_path / name / "tiny.safetensors" for name in ("half", "whole"))
     assert half.stat().st_size < 0.7 * whole.stat().st_size
     assert {value.dtype for value in load_file(half).values() if value.is_floating_point()} == {torch.float16}
@@ -90,6 +90,24 @@ def test_the_weights_are_the_runs_in_half_the_size(run: Path, tmp_path: Path) ->
     with torch.no_grad():
         found, expected = (one(batch.waveform, batch.valid) for one in (mine, theirs))
     assert 0 < (found - expected).square().mean().sqrt() < 0.01 * expected.square().mean().sqrt()
+
+
+def test_eight_bits_are_a_scale_a_row(run: Path, tmp_path: Path) -> None:
+    """No weight is off by more than half a step of its row, and fine-tuning reads them."""
+    assert card(str(run), "--out", str(tmp_path), "--bits", "tiny=8") == 0
+    path = tmp_path / "tiny.safetensors"
+    file, (mine, _), (theirs, _) = load_file(path), load_backbone(path), load_backbone(run / "backbone.safetensors")
+    expected = theirs.state_dict()
+    for name, value in mine.state_dict().items():
+        if value.ndim < 2:
+            assert file[name].dtype == torch.float16
+            continue
+        assert file[name].dtype == torch.int8
+        rows = expected[name].flatten(1)
+        step = rows.abs().amax(dim=1) / 127
+        # The scale itself is rounded to 11 bits, which the largest weight of a row shows most.
+        assert ((value.flatten(1) - rows).abs().amax(dim=1) <= 0.57 * step + 1e-7).all(), name
+    transfer(mine, Picker(TINY))
 
 
 def test_the_recipe_in_the_card_is_that_of_the_run(run: Path, tmp_path: Path) -> None:
@@ -114,6 +132,8 @@ def test_what_cannot_be_released(run: Path, tmp_path: Path, capsys: pytest.Captu
     for words, said in (
         ([str(tmp_path / "none"), *out], "no log.jsonl in it"),
         ([str(run), str(run), *out], "runs of presets tiny, tiny: name one run of each"),
+        ([str(run), *out, "--bits", "base=8"], "--bits base=8: write it as PRESET=BITS, with a preset of tiny and 8"),
+        ([str(run), *out, "--bits", "tiny=4"], "--bits tiny=4: write it as"),
         ([str(run), *out, "--notes", str(tmp_path / "none.md")], "none.md: cannot be read"),
         ([str(run), *out, "--data", str(tmp_path / "none.npz")], "none.npz: no such pack"),
     ):
@@ -128,7 +148,7 @@ def test_sixteen_bits_that_do_harm_are_refused(tmp_path: Path) -> None:
     with torch.no_grad():
         backbone.late.weight[0, 0] = 1e6
     save_backbone(tmp_path / "backbone.safetensors", backbone, {})
-    with pytest.raises(module.ConfigError, match="use --float32"):
+    with pytest.raises(module.ConfigError, match="use --bits tiny=32"):
         module.release(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    assert module.release(tmp_path, tmp_path / "out", whole=True).difference == 0
+    assert module.release(tmp_path, tmp_path / "out", bits=32).difference == 0
