@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
-from pretrain import calibrate_command, continuous_command, evaluate_command, splice_command
-from pretrain import pack_command as packing
+from pretrain import calibrate_command, continuous_command, evaluate_command, pack_command, splice_command
 from pretrain.pack_command import size_bytes as size_bytes
 from pretrain.simulate import command as simulation
 from pretrain.terminal import new_bar, new_console
@@ -24,14 +24,28 @@ class Command:
     run: Callable[[argparse.Namespace], int]
 
 
-# pack
+class _Module(Protocol):
+    """What a module of a sub-command holds, beside ``run``."""
+
+    DESCRIPTION: str
+    EXAMPLES: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the arguments."""
+
+
+def _command(words: str, module: _Module, run: Callable[[argparse.Namespace], int]) -> Command:
+    return Command(
+        help=words,
+        description=module.DESCRIPTION,
+        examples=module.EXAMPLES,
+        add_arguments=module.add_arguments,
+        run=run,
+    )
 
 
 def _pack(options: argparse.Namespace) -> int:
-    return packing.run(options, new_console(), new_bar)
-
-
-# simulate
+    return pack_command.run(options, new_console(), new_bar)
 
 
 def _simulate(options: argparse.Namespace) -> int:
@@ -39,46 +53,16 @@ def _simulate(options: argparse.Namespace) -> int:
 
 
 COMMANDS = {
-    "pack": Command(
-        help="pack waveforms and labels for training",
-        description=packing.DESCRIPTION,
-        examples=packing.EXAMPLES,
-        add_arguments=packing.add_arguments,
-        run=_pack,
+    "pack": _command("pack waveforms and labels for training", pack_command, _pack),
+    "evaluate": _command("evaluate a bundle on labelled records", evaluate_command, evaluate_command.run),
+    "evaluate-continuous": _command(
+        "compare a bundle with other machines on continuous data", continuous_command, continuous_command.run
     ),
-    "evaluate": Command(
-        help="evaluate a bundle on labelled records",
-        description=evaluate_command.DESCRIPTION,
-        examples=evaluate_command.EXAMPLES,
-        add_arguments=evaluate_command.add_arguments,
-        run=evaluate_command.run,
+    "evaluate-splice": _command(
+        "compare recall after a minute and after hours of stream", splice_command, splice_command.run
     ),
-    "evaluate-continuous": Command(
-        help="compare a bundle with other machines on continuous data",
-        description=continuous_command.DESCRIPTION,
-        examples=continuous_command.EXAMPLES,
-        add_arguments=continuous_command.add_arguments,
-        run=continuous_command.run,
+    "calibrate": _command(
+        "choose thresholds and calibrate what a bundle states of its picks", calibrate_command, calibrate_command.run
     ),
-    "evaluate-splice": Command(
-        help="compare recall after a minute and after hours of stream",
-        description=splice_command.DESCRIPTION,
-        examples=splice_command.EXAMPLES,
-        add_arguments=splice_command.add_arguments,
-        run=splice_command.run,
-    ),
-    "calibrate": Command(
-        help="choose thresholds and calibrate what a bundle states of its picks",
-        description=calibrate_command.DESCRIPTION,
-        examples=calibrate_command.EXAMPLES,
-        add_arguments=calibrate_command.add_arguments,
-        run=calibrate_command.run,
-    ),
-    "simulate": Command(
-        help="simulate labelled records from physics",
-        description=simulation.DESCRIPTION,
-        examples=simulation.EXAMPLES,
-        add_arguments=simulation.add_arguments,
-        run=_simulate,
-    ),
+    "simulate": _command("simulate labelled records from physics", simulation, _simulate),
 }

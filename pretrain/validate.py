@@ -13,7 +13,7 @@ from pretrain.data.trace import Trace
 from pretrain.evaluate import batches, decided
 from pretrain.metric import PHASES, PhaseScore, Reference, TracePick, score
 
-THRESHOLDS = (0.2, 0.3, 0.4, 0.5)
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ class LevelConfig:
 class ModelConfig:
     """The whole network. ``levels`` go from 25 tokens/s to the coarsest; each is ``pooling`` times slower.
 
-    S is judged ``second_look_samples`` later than P; 0 is at the same time (see ``picker.model.head``).
+    S is judged ``second_look_samples`` later than P, and filtered; 0 is at the same time (see ``picker.model.head``).
     """
 
     name: str

@@ -13,6 +13,7 @@ from picker.model.causal import Delay, TailState
 from picker.model.config import ModelConfig
 from picker.model.encoder import EncoderState, FeatureEncoder
 from picker.model.head import HeadState, PickHead
+from picker.model.matched import REACH_SAMPLES, MatchedFilter
 from picker.model.normalizer import NormalizerState, RunningNormalizer
 from picker.model.state import clear, describe
 from picker.model.unet import UNetState, XLSTMUNet
@@ -20,17 +21,19 @@ from picker.spec import PickerSpec
 
 
 class PickerState(NamedTuple):
-    """Everything that a station carries from chunk to chunk."""
+    """Everything that a station carries from chunk to chunk; ``matched`` is empty where there is no second look."""
 
     normalizer: NormalizerState
     encoder: EncoderState
     delay: TailState
     unet: UNetState
     head: HeadState
+    matched: TailState
 
 
 class Picker(nn.Module):
-    """Logits and probabilities of P, S and noise at 100 Hz, ``lookahead_samples`` late.
+    """Logits and probabilities of P, S and noise at 100 Hz, ``lookahead_samples`` late; S later where it is looked at
+    twice, by ``second_look_samples`` in logits and by ``later_samples`` in probabilities.
 
     Causality: a chunk of 64 samples is one step; an output depends on everything up to the end of its own chunk.
     """
@@ -45,6 +48,12 @@ class Picker(nn.Module):
         self.late = nn.Linear(width, width)
         self.unet = XLSTMUNet(config)
         self.head = PickHead(config)
+        self.matched = MatchedFilter() if config.second_look_samples else None
+
+    @property
+    def later_samples(self) -> int:
+        """Samples by which the probability of S is later than that of P: the second look and the filter behind it."""
+        return 0 if self.matched is None else self.config.second_look_samples + REACH_SAMPLES
 
     def initial_state(self, batch: int, like: Tensor | None = None) -> PickerState:
         """A fresh state (all zeros) of the dtype and on the device of ``like`` or of the parameters."""
@@ -55,7 +64,13 @@ class Picker(nn.Module):
             delay=self.delay.initial_state(batch, like),
             unet=self.unet.initial_state(batch, like),
             head=self.head.initial_state(batch, like),
+            matched=self._filter_state(batch, like),
         )
+
+    def _filter_state(self, batch: int, like: Tensor) -> TailState:
+        if self.matched is None:
+            return TailState(like.new_zeros(batch, 0, 0))
+        return self.matched.initial_state(batch, like)
 
     def forward(
         self, chunk: Tensor, valid: Tensor, reset: Tensor | None = None, state: PickerState | None = None
@@ -74,17 +89,18 @@ class Picker(nn.Module):
         late, delay = self.delay(tokens.transpose(1, 2), state.delay)
         tokens, unet = self.unet(tokens, state.unet, self.late(late.transpose(1, 2)))
         logits, later, head = self.head(tokens, features, state.head)
-        return logits, later, PickerState(normalizer, encoder, delay, unet, head)
+        return logits, later, PickerState(normalizer, encoder, delay, unet, head, state.matched)
 
     def probabilities(
         self, chunk: Tensor, valid: Tensor, reset: Tensor | None = None, state: PickerState | None = None
     ) -> tuple[Tensor, PickerState]:
-        """Probabilities (B, 3, T) and the next state; S is that of the second look, where there is one."""
+        """Probabilities (B, 3, T) and the next state; S is that of the second look, filtered, where there is one."""
         logits, later, after = self(chunk, valid, reset, state)
         first = torch.softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=1)
-        if later is None:
+        if later is None or self.matched is None:
             return first, after
-        return torch.cat([first[:, :1], torch.sigmoid(later.to(first.dtype)), first[:, 2:]], dim=1), after
+        second, matched = self.matched(torch.sigmoid(later.to(first.dtype)), after.matched)
+        return torch.cat([first[:, :1], second, first[:, 2:]], dim=1), after._replace(matched=matched)
 
 
 def specification(
@@ -98,8 +114,8 @@ def specification(
     """The specification of the model's bundle; by default the configuration's name and PickerSpec's thresholds."""
     config = model.config
     given: dict[str, Any] = {} if thresholds is None else {"thresholds": dict(thresholds)}
-    if config.second_look_samples:
-        given["second_look_samples"] = {"S": config.second_look_samples}
+    if model.later_samples:
+        given["second_look_samples"] = {"S": model.later_samples}
     return PickerSpec(
         name=name or config.name,
         lookahead_samples=config.lookahead_samples,
