@@ -14,6 +14,8 @@ class Findings:
     """Everything that the report says. Results are keyed by contender, ours first, PhaseNet (if measured) last."""
 
     machine: Machine
+    name: str
+    """Of the bundle."""
     bundle: str
     results: dict[str, Rounds]
     phasenet: str | None
@@ -41,8 +43,8 @@ def bars(findings: Findings) -> dict[str, str]:
     """The figures that are quoted, each under its key."""
     ours, engine, *_ = findings.results.values()
     lines = {
-        "stations_small_one_core": f"{stations(ours).median:.0f}",
-        "stations_small_engine_one_core": f"{stations(engine).median:.0f}",
+        f"stations_{findings.name}_one_core": f"{stations(ours).median:.0f}",
+        f"stations_{findings.name}_engine_one_core": f"{stations(engine).median:.0f}",
     }
     if findings.phasenet is not None:
         theirs = findings.results[findings.phasenet]

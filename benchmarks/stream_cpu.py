@@ -53,6 +53,7 @@ def _measure(options: argparse.Namespace) -> int:
     rerunning = contenders[-1] if isinstance(contenders[-1], Rerunning) else None
     findings = Findings(
         machine=machine,
+        name=bundle.spec.name,
         bundle=f"{bundle.label} ({bundle.spec.state_bytes / 1e3:.0f} kB of state a station)",
         results=results,
         phasenet=rerunning.name if rerunning else None,

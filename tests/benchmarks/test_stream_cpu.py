@@ -31,7 +31,7 @@ def test_measures_ours_alone_and_reports_it(tmp_path: Path) -> None:
     assert "bundle: tiny-" in report
     assert "PhaseNet: not measured" in report
     figures = dict(line.split(": ") for line in done.stdout.splitlines()[-2:])
-    assert list(figures) == ["stations_small_one_core", "stations_small_engine_one_core"]
+    assert list(figures) == ["stations_tiny_one_core", "stations_tiny_engine_one_core"]
     assert all(int(value) > 0 for value in figures.values())
     assert all(f"{key}: {value}" in report for key, value in figures.items())
     assert "ratio:" not in report
