@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,8 @@ from pretrain.fit import fit_phase
 from pretrain.metric import PHASES, TOLERANCES_S, nearest
 from pretrain.reliability import JudgedPick, judged
 
+NOISE_HOURS = 1.0
+"""With less of them, noise records say nothing about thresholds."""
 WARM_S = 60.0
 """Data streamed before a held-out stretch, whose picks do not count."""
 FIT_FROM = 0.3
@@ -89,36 +90,34 @@ def false_rates(
 def choose_thresholds(
     evaluation: Evaluation, rates: FalseRates | None = None, most_false: float = 2.0
 ) -> tuple[dict[str, float], bool]:
-    """The thresholds of GRID with the best mean F1 (both tolerances, both phases) among those with few false picks.
+    """For each phase the threshold of GRID with the best mean F1 (both tolerances) among those with few false picks.
 
     A threshold counts as the mean over itself and its neighbours, so that one lucky record does not decide. Few:
-    ``rates`` of P and S together are at most ``most_false`` an hour, and so may those on noise records be (the lower
-    end of their interval: there are minutes of them). Where no pair is, the one with the fewest false picks is taken,
-    and the second result is False.
+    ``rates`` of the phase are at most ``most_false`` an hour, and so are those on noise records where there is an hour
+    of them (the lower end of their interval: in a few minutes one earthquake that nobody labelled is many). Where no
+    threshold is, the highest of those with the fewest false picks is taken, and the second result is False.
     """
+    found = {phase: _choose_threshold(phase, evaluation, rates, most_false) for phase in PHASES}
+    return {phase: threshold for phase, (threshold, _) in found.items()}, all(within for _, within in found.values())
+
+
+def _choose_threshold(
+    phase: str, evaluation: Evaluation, rates: FalseRates | None, most_false: float
+) -> tuple[float, bool]:
     grid = sorted(evaluation.sweep)
+    false = [rates.rate(phase, threshold) if rates else 0.0 for threshold in grid]
+    scores = [evaluation.sweep[threshold][phase] for threshold in grid]
+    enough = scores[0].noise_hours >= NOISE_HOURS
+    noise = [poisson(one.noise_picks, one.noise_hours).low if enough else 0.0 for one in scores]
 
-    def worth(phase: str, index: int) -> float:
-        around = grid[max(0, index - 1) : index + 2]
-        tallies = [evaluation.sweep[threshold][phase].tallies for threshold in around]
-        return float(np.mean([tally[tolerance_s].f1 for tally in tallies for tolerance_s in TOLERANCES_S]))
+    def worth(index: int) -> float:
+        around = [one.tallies for one in scores[max(0, index - 1) : index + 2]]
+        return float(np.mean([tallies[tolerance_s].f1 for tallies in around for tolerance_s in TOLERANCES_S]))
 
-    def false(pair: tuple[int, int]) -> float:
-        return sum(rates.rate(phase, grid[k]) for phase, k in zip(PHASES, pair, strict=True)) if rates else 0.0
-
-    def allowed(pair: tuple[int, int]) -> bool:
-        scores = [evaluation.sweep[grid[k]][phase] for phase, k in zip(PHASES, pair, strict=True)]
-        noise = poisson(sum(one.noise_picks for one in scores), scores[0].noise_hours)
-        return false(pair) <= most_false and not noise.low > most_false
-
-    value = {phase: list(map(partial(worth, phase), range(len(grid)))) for phase in PHASES}
-    pairs = [(p, s) for p in range(len(grid)) for s in range(len(grid))]
-    good = [pair for pair in pairs if allowed(pair)]
-    if good:
-        best = max(good, key=lambda pair: value["P"][pair[0]] + value["S"][pair[1]])
-    else:
-        best = min(pairs, key=lambda pair: (false(pair), -value["P"][pair[0]] - value["S"][pair[1]]))
-    return {phase: grid[k] for phase, k in zip(PHASES, best, strict=True)}, bool(good)
+    indices = range(len(grid))
+    if good := [index for index in indices if max(false[index], noise[index]) <= most_false]:
+        return grid[max(good, key=worth)], True
+    return grid[min(indices, key=lambda index: (false[index], -index))], False
 
 
 def calibrate(
