@@ -207,6 +207,7 @@ def markdown(findings: Findings) -> str:
             for kind, (name, label) in COUNTED.items()
         ),
         "",
+        *_told_apart(findings),
         "## Figures",
         "",
         "```",
@@ -215,3 +216,22 @@ def markdown(findings: Findings) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _told_apart(findings: Findings) -> list[str]:
+    """The picks of run B outside all faults that the undisturbed run has not, or the other way round."""
+    start_ns = findings.scene.start_ns
+    before, after = (
+        outside(confirmed(run.heard), findings.faults, start_ns) for run in (findings.reference, findings.b)
+    )
+    ends = {fault.station: fault.end_s for fault in findings.faults}
+    rows = [
+        f"| {side} | {one.station} {one.pick['phase']} | {seconds(one, start_ns):.3f} | {one.probability:.4f} "
+        f"| {seconds(one, start_ns) - ends[one.station]:.0f} |"
+        for side, ours, theirs in (("undisturbed", before, after), ("run B", after, before))
+        for one in unmatched(ours, theirs)
+    ]
+    if not rows:
+        return []
+    heading = ["| only in | pick | s of data | probability | s after the fault |", "|---|---|---|---|---|"]
+    return ["Picks outside the faults that one of the two alone has:", "", *heading, *rows, ""]

@@ -2,9 +2,12 @@
 
 A candidate opens where a phase's probability reaches its threshold, follows the highest probability seen, and is
 decided as soon as the probability has fallen to ``release`` times that peak (or has stayed open for ``longest_s``
-without a higher value). The peak is refined below one sample by a parabola. After a pick the phase must fall below its
-threshold and ``dead_time_s`` must pass before the next candidate opens. P and S are independent, except that of two
-picks of different phases less than ``clash_s`` apart the less probable is dropped where it is not yet decided.
+without a higher value). The pick stands in the middle of the top of the peak: at the mean place of the samples around
+the highest one that reach ``TOP`` times its height (and the threshold), weighed by the square of what they have above
+that. So a flat top has one middle, where its highest sample is anywhere on it, by rounding. After a pick the phase must
+fall below its threshold and ``dead_time_s`` must pass before the next candidate opens. P and S are independent, except
+that of two picks of different phases less than ``clash_s`` apart the less probable is dropped where it is not yet
+decided.
 
 The uncertainty of a pick is the standard deviation of the Gaussian that is as high as the peak and as wide: with w
 samples from where the probability rises through ``threshold`` (level a) to where it falls to ``release`` times the peak
@@ -19,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +33,10 @@ from picker.spec import PickerSpec
 
 LEAST_UNCERTAINTY = 1 / math.sqrt(12)
 """Samples: the standard deviation of an instant of which only its sample is known."""
+
+
+TOP, TOP_REACH = 0.8, 16
+"""The top of a peak: samples this high, of its height, and no further from the highest one (samples)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,22 +57,40 @@ class PhaseRule:
 
 @dataclass
 class _Candidate:
-    """A peak in the making. Sample numbers are absolute; at ``start``, between samples, it rose through ``level``."""
+    """A peak in the making. Sample numbers are absolute; at ``start``, between samples, it rose through ``level``.
+
+    ``values`` end with that of sample ``last`` and begin TOP_REACH before the peak, or where it opened.
+    """
 
     crossed: int
     start: float
     level: float
     peak: int
-    before: float
     height: float
-    after: float | None = None
+    last: int
+    values: list[float]
+
+    def add(self, sample: int, value: float) -> bool:
+        """One sample more; returns whether it is the highest."""
+        highest = value > self.height
+        if highest:
+            self.peak, self.height = sample, value
+        self.last = sample
+        self.values.append(value)
+        del self.values[: max(0, len(self.values) - 1 - (sample - self.peak) - TOP_REACH)]
+        return highest
 
     def refined(self) -> float:
-        """Peak position from the parabola through the highest sample and its neighbours."""
-        after = self.after if self.after is not None else self.before
-        curvature = self.before - 2 * self.height + after
-        shift = 0.5 * (self.before - after) / curvature if curvature < 0 else 0.0
-        return self.peak + min(0.5, max(-0.5, shift))
+        """The middle of the top, see the top of this file; where it has not ended, as much before the peak as after."""
+        low, since = max(TOP * self.height, self.level), self.last - self.peak
+        middle = len(self.values) - 1 - since
+        after = list(takewhile(lambda value: value > low, self.values[middle + 1 :][:TOP_REACH]))
+        reach = TOP_REACH if len(after) < since else len(after)
+        before = list(takewhile(lambda value: value > low, self.values[:middle][::-1][:reach]))
+        weights = [(value - low) ** 2 for value in (*before[::-1], self.height, *after)]
+        total = sum(weights)
+        shift = sum(place * weight for place, weight in enumerate(weights, -len(before))) / total if total else 0.0
+        return self.peak + shift
 
     def uncertainty(self, end: float, level: float) -> float:
         """Standard deviation in samples of a peak that fell through ``level`` at ``end``, see the top of this file."""
@@ -193,11 +219,7 @@ class Decider:
             dead = state.last is not None and sample - state.last.sample < self._samples(rule.dead_time_s)
             if value >= rule.threshold and state.armed and not dead:
                 state.candidate = _opened(sample, value, state.previous, rule.threshold)
-        elif value > candidate.height:
-            candidate.peak, candidate.before, candidate.height, candidate.after = sample, state.previous, value, None
-        else:
-            if candidate.after is None:
-                candidate.after = value
+        elif not candidate.add(sample, value):
             low = rule.release * candidate.height
             if value < low:
                 event = self._close(phase, sample, sample - (low - value) / (state.previous - value), low)
@@ -252,7 +274,7 @@ def _opened(sample: int, value: float, before: float, threshold: float) -> _Cand
     start, level = (
         (sample, value) if before >= threshold else (sample - (value - threshold) / (value - before), threshold)
     )
-    return _Candidate(crossed=sample, start=start, level=level, peak=sample, before=before, height=value)
+    return _Candidate(crossed=sample, start=start, level=level, peak=sample, height=value, last=sample, values=[value])
 
 
 def _decided(events: list[PickEvent]) -> list[Pick]:

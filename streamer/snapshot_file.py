@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAGIC = b"onset snapshot\n"
-LAYOUT = 2
+LAYOUT = 3
 """Raised whenever an older snapshot cannot be put back; ``tests/streamer/test_snapshot_layout.py`` says when."""
 LARGEST_HEADER = 50_000_000
 
