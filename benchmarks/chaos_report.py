@@ -109,6 +109,15 @@ def outside(
     return {id: one for id, one in picks.items() if not excused(one)}
 
 
+def _outside_faults(findings: Findings) -> tuple[dict[str, Heard], dict[str, Heard]]:
+    """The picks of the undisturbed run and of run B that no fault excuses."""
+    before, after = (
+        outside(confirmed(run.heard), findings.faults, findings.scene.start_ns)
+        for run in (findings.reference, findings.b)
+    )
+    return before, after
+
+
 def unflagged(picks: Mapping[str, Heard], faults: Sequence[Fault], start_ns: int) -> tuple[int, int]:
     """Of the picks up to ``NEAR_S`` after a hole: how many there are, and how many of them say nothing of it."""
     spans = {fault.station: (fault.end_s, fault.end_s + NEAR_S) for fault in faults if fault.kind in LEAVES_HOLE}
@@ -137,7 +146,7 @@ def bars(findings: Findings) -> dict[str, str]:
     reference, a, b = (confirmed(run.heard) for run in (findings.reference, findings.a, findings.b))
     lost, invented = differences(reference, a)
     untouched = [outside(picks, findings.faults, start_ns, float("inf")) for picks in (reference, b)]
-    before, after = (outside(picks, findings.faults, start_ns) for picks in (reference, b))
+    before, after = _outside_faults(findings)
     close, silent = unflagged(b, findings.faults, start_ns)
     return {
         "picks_reference": str(len(reference)),
@@ -221,9 +230,7 @@ def markdown(findings: Findings) -> str:
 def _told_apart(findings: Findings) -> list[str]:
     """The picks of run B outside all faults that the undisturbed run has not, or the other way round."""
     start_ns = findings.scene.start_ns
-    before, after = (
-        outside(confirmed(run.heard), findings.faults, start_ns) for run in (findings.reference, findings.b)
-    )
+    before, after = _outside_faults(findings)
     ends = {fault.station: fault.end_s for fault in findings.faults}
     rows = [
         f"| {side} | {one.station} {one.pick['phase']} | {seconds(one, start_ns):.3f} | {one.probability:.4f} "

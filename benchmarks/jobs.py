@@ -44,9 +44,12 @@ class _Running:
             self._output.close()
         return status
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """SIGTERM, upon which a training saves itself."""
         self._process.terminate()
+
+    def wait(self) -> None:
+        """Until it has ended."""
         self._process.wait()
         self._output.close()
 
@@ -72,4 +75,6 @@ def run_jobs(jobs: Sequence[Job], at_once: int, seconds: float | None = None) ->
                 return
     finally:
         for one in running:
-            one.end()
+            one.stop()
+        for one in running:
+            one.wait()

@@ -38,6 +38,8 @@ def _rows(found: Sequence[Found]) -> list[tuple[float, str]]:
 
 
 def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "not run"
     return f"{mean(values):.3f} ± {stdev(values):.3f}" if len(values) > 1 else f"{mean(values):.3f}"
 
 
@@ -45,8 +47,8 @@ def bars(found: Sequence[Found], pretrained: str, scratch: str) -> dict[str, str
     """Mean F1 of the two cells that the bar compares, and their difference with its standard error."""
     few, many = _of(found, pretrained, FEW), _of(found, scratch, MANY)
     lines = {
-        f"f1_{pretrained.replace(' ', '_')}_{FEW:.0%}".replace("%", "_percent"): _spread([o.mean for o in few] or [0]),
-        f"f1_{scratch.replace(' ', '_')}_{MANY:.0%}".replace("%", "_percent"): _spread([o.mean for o in many] or [0]),
+        f"f1_{start.replace(' ', '_')}_{100 * share:.0f}_percent": _spread([one.mean for one in cell])
+        for start, share, cell in ((pretrained, FEW, few), (scratch, MANY, many))
     }
     if not (few and many):
         return lines | {"pretrained_less_scratch": "not run"}
