@@ -62,9 +62,17 @@ def augment(bank: Bank, batch: int, samples: int, generator: Generator, settings
 
 
 def augment_sequence(
-    bank: Bank, batch: int, samples: int, count: int, generator: Generator, settings: AugmentSettings = DEFAULT
+    bank: Bank,
+    batch: int,
+    samples: int,
+    count: int,
+    generator: Generator,
+    settings: AugmentSettings = DEFAULT,
+    whole: bool = False,
 ) -> list[Windows]:
     """``count`` consecutive batches of windows of ``samples``: row by row one station, whose state is carried on.
+
+    ``whole`` leaves them as they are: one batch of windows, each ``count`` times as long.
 
     About one record a window, joined by real noise (``pretrain.sequence``). The first window is of a station that has
     just started; all of a row has one instrument, one gain, one site and one set of faults. Without noise records the
@@ -77,7 +85,7 @@ def augment_sequence(
         bed = bank.draw(len(pieces.waveform), samples + FADE, settings.stretch, generator, noise=True)
         pieces = bedded(pieces, bed)
     windows = _colored(joined(pieces, count), generator, settings)
-    return in_turn(_recorded(windows, generator, settings), count)
+    return in_turn(_recorded(windows, generator, settings), 1 if whole else count)
 
 
 def _events(bank: Bank, batch: int, samples: int, generator: Generator, settings: AugmentSettings) -> Windows:

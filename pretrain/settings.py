@@ -31,8 +31,9 @@ class TrainSettings:
 
     For ``freeze_steps`` only the head learns, at ``head_rate``; then all of it, each layer by ``layer_decay`` slower
     than the one above it. ``windows`` consecutive windows are trained on with the state carried from one to the next
-    and detached between them. ``weight_p`` and ``weight_s`` multiply the loss near an onset of the phase. A run ends
-    after ``patience`` validations without a better one; 0 is never.
+    and detached between them, or, where ``whole``, in one pass whose gradient reaches through all of them. ``weight_p``
+    and ``weight_s`` multiply the loss near an onset of the phase. A run ends after ``patience`` validations without a
+    better one; 0 is never.
     """
 
     pack: str
@@ -50,6 +51,7 @@ class TrainSettings:
     batch: int = 64
     window_samples: int = 6144
     windows: int = 1
+    whole: bool = False
     rate: float = 2e-3
     head_rate: float = 1e-3
     freeze_steps: int = 0
@@ -77,6 +79,7 @@ class TrainSettings:
             "validate_every": (self.validate_every >= 1, "it must be at least 1"),
             "log_every": (self.log_every >= 1, "it must be at least 1"),
             "windows": (self.windows >= 1, "it must be at least 1"),
+            "whole": (self.windows > 1 or not self.whole, "it needs --windows of 2 or more"),
             "label_fraction": (0 < self.label_fraction <= 1, "it must be above 0 and at most 1"),
             "freeze_steps": (0 <= self.freeze_steps <= self.steps, "it must lie between 0 and --steps"),
             "layer_decay": (0 < self.layer_decay <= 1, "it must be above 0 and at most 1"),

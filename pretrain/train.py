@@ -212,6 +212,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch", type=int, default=default.batch, help="windows a step (%(default)s)")
     add("--window-samples", type=int, default=default.window_samples, help="multiple of 64 (%(default)s)")
     add("--windows", type=int, default=default.windows, help="windows in a row with a carried state (%(default)s)")
+    add(
+        "--whole", action="store_true", help="a row's windows in one pass: as many times the memory, all on the kernels"
+    )
     add("--rate", type=float, default=default.rate, help="peak learning rate (%(default)s)")
     add("--freeze-steps", type=int, default=default.freeze_steps, help="first steps for the head alone (%(default)s)")
     add("--head-rate", type=float, default=default.head_rate, help="learning rate meanwhile (%(default)s)")

@@ -127,7 +127,8 @@ class Trainer:
             if settings.windows == 1:
                 self._queue = [augment(*drawn, self.generator, self._augmentation)]
             else:
-                self._queue = augment_sequence(*drawn, settings.windows, self.generator, self._augmentation)
+                how = self._augmentation, settings.whole
+                self._queue = augment_sequence(*drawn, settings.windows, self.generator, *how)
             self._state = None
         return self._queue.pop(0)
 

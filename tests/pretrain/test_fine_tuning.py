@@ -110,6 +110,24 @@ def test_windows_in_a_row_carry_their_state(monkeypatch: pytest.MonkeyPatch) -> 
     assert given[1].unet.blocks[0].memory.abs().sum() > 0
 
 
+def test_a_whole_row_is_one_step_from_a_fresh_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two windows of 256 samples are one of 512, and no state is carried into the next."""
+    run, data = Trainer(settings(windows=2, whole=True), Path(), CPU), bank(*quakes())
+    given: list[Any] = []
+    forward = Picker.forward
+
+    def spy(self: Picker, chunk: Any, valid: Any, reset: Any = None, state: Any = None) -> Any:
+        given.append((tuple(chunk.shape), state))
+        return forward(self, chunk, valid, reset, state)
+
+    monkeypatch.setattr(Picker, "forward", spy)
+    run.train_step(data)
+    run.train_step(data)
+    assert given == [((2, 3, 512), None)] * 2
+    with pytest.raises(ConfigError, match="--whole is True; it needs --windows of 2 or more"):
+        settings(whole=True)
+
+
 def test_a_run_stopped_inside_a_sequence_goes_on_to_the_last_bit(tmp_path: Path) -> None:
     """The windows that wait and the carried state are part of what is saved."""
     pack = write_pack(tmp_path / "p.npz", [*quakes(), quake(500, 800, 1200, name="t", fold="tune")])

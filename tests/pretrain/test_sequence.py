@@ -93,6 +93,14 @@ def test_a_sequence_is_reproducible_and_sound_and_long_quiet_precedes_events() -
         assert first.waveform.shape == (8, 3, 2048)
         assert first.waveform.isfinite().all()
         assert not first.waveform[~first.valid].any()
+    rows = augment.augment_sequence(of, 8, 2048, 3, generator(5), whole=True)
+    assert len(rows) == 1
+    assert torch.equal(rows[0].waveform, torch.cat([part.waveform for part in one], -1)), "the same, in one piece"
+    assert torch.equal(rows[0].trust, torch.cat([part.trust for part in one], -1))
+    starts = (k * 2048 for k in range(3))
+    assert torch.equal(
+        rows[0].positions, torch.cat([part.positions + s for part, s in zip(one, starts, strict=True)], 1)
+    )
     still = augment.augment_sequence(of, 64, 2048, 3, generator(1), STILL)
     assert all(part.valid.all() for part in still)
     last = still[-1]
