@@ -23,10 +23,14 @@ from pretrain.metric import PHASES, TOLERANCES_S, Reference, nearest
 
 EARLY_S, LATE_S = 60.0, 5 * 3600.0
 SNRS_DB = (26.0, 18.0, 10.0)
-"""Ratio of the first second of P to the noise, events in turn."""
+"""Ratio of the first second of P to the noise at its usual level: of an event another one in each stream."""
+OWN_NOISE, LEAST_DB = 0.5, 6.0
+"""An event's own noise stays this far below the bed's, and its P at least so far above, or it is left out."""
 BEFORE_S, AFTER_S = 2.0, 12.0
 """How much of an event is added: from so long before P to so long after its last label; its own noise stays out."""
 TAPER_S = 0.5
+PLACE_S = 30.0
+"""Where in the bed its P lies."""
 ROWS = 64
 
 
@@ -115,6 +119,13 @@ def loudness(waveform: NDArray[np.float32]) -> float:
     return float(np.sqrt((np.diff(waveform.astype(np.float64), axis=1) ** 2).mean()))
 
 
+def usual_loudness(waveform: NDArray[np.float32]) -> float:
+    """The median of the loudness of whole seconds: noise has bursts that are ten times as loud."""
+    second = round(RATE_HZ)
+    starts = range(0, waveform.shape[1] - second + 1, second)
+    return float(np.median([loudness(waveform[:, start : start + second]) for start in starts]))
+
+
 def states_of(
     stepper: Stepper, streams: Sequence[NoiseStream], early_s: float = EARLY_S, tick: Ticker = lambda samples: None
 ) -> tuple[State, State]:
@@ -148,46 +159,49 @@ def splice(
     early_s: float = EARLY_S,
     tick: Ticker = lambda samples: None,
 ) -> list[Spliced]:
-    """Stream every usable event of ``traces`` in one of ``streams``, in turn, from both of its states.
+    """Stream every usable event of ``traces`` in each of ``streams`` from both of its states.
 
     The threshold is the bundle's. The event is scaled so that the first second of its P stands above the noise by one
-    of SNRS_DB (less where its own noise would be louder than the bed's), and its P lies 30 s into the bed.
+    of SNRS_DB, less where it would bring its own noise with it, and its P lies ``PLACE_S`` into the bed.
     """
     early, late = states_of(stepper, streams, early_s, tick)
     events = [(trace, found) for trace in traces if (found := event_of(trace)) is not None]
+    placed = [
+        (row, *one)
+        for number, event in enumerate(events)
+        for row, stream in enumerate(streams)
+        if (one := _placed(stream, *event, SNRS_DB[(number + row) % len(SNRS_DB)])) is not None
+    ]
     out: list[Spliced] = []
-    for first in range(0, len(events), ROWS):
-        part = list(enumerate(events))[first : first + ROWS]
-        rows = np.array([number % len(streams) for number, _ in part])
-        placed = [
-            _placed(streams[row], *event, SNRS_DB[(number // len(streams)) % len(SNRS_DB)])
-            for row, (number, event) in zip(rows, part, strict=True)
-        ]
-        waveforms = np.stack([waveform for waveform, _ in placed])
+    for first in range(0, len(placed), ROWS):
+        part = placed[first : first + ROWS]
+        rows, waveforms = np.array([row for row, _, _ in part]), np.stack([waveform for _, waveform, _ in part])
         runs = [_continued(stepper, waveforms, tuple(tensor[rows] for tensor in state)) for state in (early, late)]
         tick(2 * waveforms.shape[0] * waveforms.shape[2])
-        for row, ((_, (trace, _)), (_, reference)) in enumerate(zip(part, placed, strict=True)):
-            hits = [_hits(stepper, run[row], reference) for run in runs]
-            out.append(Spliced(name=trace.name, group=trace.group or trace.name, early=hits[0], late=hits[1]))
+        for number, (_, _, reference) in enumerate(part):
+            hits = [_hits(stepper, run[number], reference) for run in runs]
+            group = reference.group or reference.name
+            out.append(Spliced(name=reference.name, group=group, early=hits[0], late=hits[1]))
     return out
 
 
 def _placed(
     stream: NoiseStream, trace: Trace, event: tuple[NDArray[np.float32], int], snr_db: float
-) -> tuple[NDArray[np.float32], Reference]:
-    """The bed with the event in it, and where its onsets are."""
+) -> tuple[NDArray[np.float32], Reference] | None:
+    """The bed with the event in it, and where its onsets are; None where it is too faint without its own noise."""
     cut, begin = event
-    first = round(BEFORE_S * RATE_HZ)
-    alive, bed = cut[np.any(cut != 0, axis=1)], loudness(stream.bed)
-    gain = 10 ** (snr_db / 20) * bed / max(loudness(alive[:, first : first + round(RATE_HZ)]), 1e-30)
-    # Its own noise is never louder than the bed's: where that sets in would be an onset of its own.
-    gain = min(gain, bed / max(loudness(alive[:, round(TAPER_S * RATE_HZ) : first - 10]), 1e-30))
-    at = round((30 - BEFORE_S) * RATE_HZ)
+    first, at = round(BEFORE_S * RATE_HZ), round((PLACE_S - BEFORE_S) * RATE_HZ)
     waveform = stream.bed.copy()
+    alive, bed = cut[np.any(cut != 0, axis=1)], usual_loudness(waveform[:, :at])
+    wave = max(loudness(alive[:, first : first + round(RATE_HZ)]), 1e-30)
+    own = max(loudness(alive[:, round(TAPER_S * RATE_HZ) : first - 10]), 1e-30)
+    # Where its own noise sets in would be an onset of its own.
+    gain = min(10 ** (snr_db / 20) * bed / wave, OWN_NOISE * bed / own)
+    if gain * wave < 10 ** (LEAST_DB / 20) * bed:
+        return None
     fits = min(cut.shape[1], waveform.shape[1] - at)
     waveform[:, at : at + fits] += (gain * cut[:, :fits]).astype(np.float32)
-    moved = {phase: trace.first(phase) for phase in PHASES}
-    onsets = {phase: None if value is None else value - begin + at for phase, value in moved.items()}
+    onsets = {phase: None if (value := trace.first(phase)) is None else value - begin + at for phase in PHASES}
     reference = Reference(
         name=trace.name, samples=waveform.shape[1], p_sample=onsets["P"], s_sample=onsets["S"], group=trace.group
     )

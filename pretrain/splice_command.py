@@ -24,8 +24,9 @@ from pretrain.terminal import add_bundle_argument, add_threads_argument, new_con
 DESCRIPTION = """\
 Splice the same labelled events into streams of real noise after a minute and after five hours of them, and compare the
 recall at 0.5 s at the bundle's thresholds. The noise is that of continuous data 10 s before and 30 s after any machine
-pick; each event is added to the running noise, the first second of its P 26, 18 or 10 dB above it, and the state is
-carried from the first sample. The last minute, the noise under the event and the event are the same in both."""
+pick; each event is added to each stream of it, the first second of its P 26, 18 or 10 dB above the usual level, less
+where the event's own noise would be heard, and not at all below 6 dB. The state is carried from the first sample. The
+last minute, the noise under the event and the event are the same in both."""
 EXAMPLES = """\
 example:
   pretrain evaluate-splice models/small data/labelled data/continuous --split dev"""
@@ -64,21 +65,23 @@ def run(options: argparse.Namespace) -> int:
     if not streams:
         raise ConfigError(f"{options.continuous}: no record holds two quiet minutes at a stretch, and five in all")
     console = new_console()
-    samples = len(streams) * streams[0].history.shape[1] + 2 * usable * streams[0].bed.shape[1]
+    samples = len(streams) * (streams[0].history.shape[1] + 2 * usable * streams[0].bed.shape[1])
     with streaming(console, samples) as tick:
         spliced = splice(stepper, streams, traces, tick=tick)
+    events = len({one.name for one in spliced})
     table = plain_table(
-        f"{bundle.label}: recall at 0.5 s of {len(spliced)} events in {len(streams)} streams of noise", ""
+        f"{bundle.label}: recall at 0.5 s of {events} events, {len(spliced)} times, in {len(streams)} streams of noise",
+        "",
     )
     hours = options.late_s / 3600
-    add_figures(table, "events", f"after {EARLY_S:g} s", f"after {hours:g} h", "difference (95 %)")
-    figures: dict[str, Any] = {"bundle": bundle.label, "thresholds": thresholds}
+    add_figures(table, "times", f"after {EARLY_S:g} s", f"after {hours:g} h", "difference (95 %)")
+    figures: dict[str, Any] = {"bundle": bundle.label, "thresholds": thresholds, "events": events}
     figures |= {"streams": [stream.name for stream in streams], "early_s": EARLY_S, "late_s": options.late_s}
     for phase in PHASES:
         count, early, late, within = recalls(spliced, phase)
         row = f"{late - early:+.3f} ({within.low:+.3f} to {within.high:+.3f})"
         table.add_row(phase, str(count), f"{early:.3f}", f"{late:.3f}", row)
-        figures[phase] = {"events": count, "early": early, "late": late, "difference": late - early, "within": within}
+        figures[phase] = {"times": count, "early": early, "late": late, "difference": late - early, "within": within}
     console.print(table)
     write_json(options.json, plain(figures))
     return 0

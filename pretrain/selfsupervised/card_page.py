@@ -77,9 +77,7 @@ def _files(told: Sequence[Told]) -> str:
         )
         for each in told
     ]
-    words = (
-        "The difference is that of the contexts from those of the run's backbone.safetensors, relative (root mean square)."
-    )
+    words = "The difference is that of the contexts from those of the run's own weights, relative (root mean square)."
     return f"{table(('file', 'parameters', 'size', 'difference', 'SHA-256'), rows)}\n\n{words}"
 
 

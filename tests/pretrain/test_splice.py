@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from picker.stepper import State
 from pretrain.cli import main
 from pretrain.data.continuous import StationCode, StationRecord
 from pretrain.data.trace import Label, Trace
-from pretrain.splice import EARLY_S, event_of, loudness, noise_streams, recalls, splice
+from pretrain.splice import EARLY_S, NoiseStream, event_of, loudness, noise_streams, recalls, splice, usual_loudness
 
 LATE_S = 640.0
 
@@ -97,10 +98,10 @@ def test_a_picker_that_forgets_is_found_out(lasts: float, late: float) -> None:
     """One that is the same for ever has the same recall; one that fades after 400 chunks loses every late P, no S."""
     streams = noise_streams([record(500)] * 2, [np.ones(50_000, bool)] * 2, LATE_S)
     done = splice(Forgetful(lasts), streams, traces(70))
-    assert len(done) == 70
-    assert recalls(done, "P")[:3] == (70, 1.0, late)
+    assert len(done) == 140, "each event in each stream"
+    assert recalls(done, "P")[:3] == (140, 1.0, late)
     assert recalls(done, "P")[3] == (late - 1, late - 1)
-    assert recalls(done, "S")[:3] == (70, 1.0, 1.0)
+    assert recalls(done, "S")[:3] == (140, 1.0, 1.0)
 
 
 def test_the_early_state_has_seen_a_minute() -> None:
@@ -110,6 +111,32 @@ def test_the_early_state_has_seen_a_minute() -> None:
     onset = 30 * 100 // 64
     for lasts, early in ((chunks + onset + 1, 1.0), (chunks + onset - 1, 0.0)):
         assert recalls(splice(Forgetful(lasts), streams, traces(3)), "P")[1] == early
+
+
+def test_an_event_brings_no_noise_of_its_own_that_could_be_heard() -> None:
+    """Bursts do not count as the level of a bed; a noisy event is scaled down, and left out where nothing is left."""
+    (stream,) = noise_streams([record(500)], [np.ones(50_000, bool)], LATE_S)
+    bed = stream.bed.copy()
+    bed[:, 200:300] *= 1000
+    assert usual_loudness(bed) == pytest.approx(loudness(stream.bed), rel=0.05)
+    (clear,) = traces(1)
+    hiss = np.random.default_rng(7).normal(size=clear.waveform.shape).astype(np.float32)
+    seen = []
+
+    class Spy(Forgetful):
+        def step(self, chunk: NDArray[np.float32], *rest: Any) -> Any:
+            seen.append(chunk)
+            return super().step(chunk, *rest)
+
+    for loud, count in ((0.002, 1), (0.5, 0)):
+        seen.clear()
+        noisy = Trace(**{**vars(clear), "waveform": clear.waveform + loud * hiss})
+        done = splice(Spy(np.inf), [NoiseStream(name="b", history=stream.history, bed=bed)], [noisy])
+        assert len(done) == count
+        if count:
+            streamed = np.concatenate(seen[-188:], axis=2)[0]  # of the second run, the last one padded
+            ratio = loudness(streamed[:, 2850:2930]) / loudness(stream.bed)
+            assert 1.0 < ratio < 1.3, "half of the noise's amplitude on top is a quarter of its power"
 
 
 def test_loudness_is_blind_to_offset_and_drift() -> None:
@@ -135,7 +162,7 @@ def test_the_command_prints_both_recalls(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["evaluate-splice", *words]) == 0
     assert "after 60 s" in capsys.readouterr().out
     figures = json.loads(out.read_text())
-    assert figures["P"]["events"] == 4
+    assert (figures["events"], figures["P"]["times"]) == (4, 4)
     assert figures["P"]["difference"] == 0.0
     assert main(["evaluate-splice", *words[:2], str(tmp_path / "c"), "--late-s", "1"]) == 2
     (tmp_path / "c" / "picks_machine.csv").unlink()
