@@ -4,7 +4,8 @@
 
 PACK is made by `pretrain pack`; DEV (a SeisBench folder, or a pack made with `--split dev`) judges. For each cell of
 the table `pretrain finetune` or `pretrain train` runs, then `label_judge.py`; a few cells at once. A study that was
-ended, also by --seconds, goes on in RUNS; the report is of what is there. See README.md in this folder.
+ended, also by --seconds, goes on in RUNS; the report is of what is there. A .json beside it holds the figures of each
+training: on another machine, --found takes them up. See README.md in this folder.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jobs import Job, python, run_jobs
 from label_report import Found, bars, markdown, plot
@@ -47,19 +49,23 @@ class Cell:
 def main() -> int:
     """Run what is missing, report what is there; exit status 1 where a cell failed or is missing."""
     options = _parser().parse_args()
-    machine, cells = look(DISTRIBUTIONS, None), list(_cells(options))
-    missing = [cell for cell in cells if not _judged(options.keep, cell).is_file()]
+    machine, cells, known = look(DISTRIBUTIONS, None), list(_cells(options)), _known(options.found)
+    missing = [cell for cell in cells if cell.name not in known and not _judged(options.keep, cell).is_file()]
     print(f"{len(cells) - len(missing)} of {len(cells)} trainings are there", file=sys.stderr, flush=True)
     for job, status in run_jobs([_job(cell, options) for cell in missing], options.at_once, options.seconds):
         said = "" if status == 0 else f"exit {status}, see {job.folder / 'output.txt'}"
         print(f"{job.name}: {said or 'done'}", file=sys.stderr, flush=True)
-    found = [_found(options.keep, cell) for cell in cells if _judged(options.keep, cell).is_file()]
+    for cell in cells:
+        if _judged(options.keep, cell).is_file():
+            known[cell.name] = json.loads(_judged(options.keep, cell).read_text(encoding="utf-8"))
+    found = [_found(cell, known[cell.name]) for cell in cells if cell.name in known]
     if not found:
         print("label_efficiency: nothing was trained to its end", file=sys.stderr)
         return 1
     out: Path = options.out or RESULTS / f"label_efficiency_{options.preset}_{machine.started:%Y-%m-%d}.md"
     out.parent.mkdir(parents=True, exist_ok=True)
     plot(found, out.with_suffix(".png"))
+    out.with_suffix(".json").write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     text = markdown(found, [*machine.lines(), *_about(options)], len(cells))
     out.write_text(text, encoding="utf-8")
     print(text)
@@ -95,9 +101,13 @@ def _judged(folder: Path, cell: Cell) -> Path:
     return folder / cell.name / "judged.json"
 
 
-def _found(folder: Path, cell: Cell) -> Found:
-    f1 = json.loads(_judged(folder, cell).read_text(encoding="utf-8"))["f1"]
-    return Found(start=cell.start, fraction=cell.fraction, seed=cell.seed, f1=f1)
+def _known(path: Path | None) -> dict[str, Any]:
+    """What an earlier report wrote beside itself, by the name of the cell."""
+    return {} if path is None else dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _found(cell: Cell, judged: dict[str, Any]) -> Found:
+    return Found(start=cell.start, fraction=cell.fraction, seed=cell.seed, f1=judged["f1"])
 
 
 def _about(options: argparse.Namespace) -> list[str]:
@@ -129,6 +139,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--rate-scratch", type=float, default=2e-3, help="peak learning rate")
     add("--at-once", type=int, default=8, help="trainings beside each other")
     add("--seconds", type=float, help="end after so long; the same command goes on")
+    add(
+        "--found",
+        type=Path,
+        metavar="REPORT.json",
+        help="trainings that ran elsewhere, as an earlier report wrote them",
+    )
     add("--out", type=Path, help="results file (.md; a .png beside it); without it, one in results/ of this day")
     return parser
 

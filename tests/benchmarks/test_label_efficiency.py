@@ -53,6 +53,9 @@ def test_study_trains_judges_and_goes_on(tmp_path: Path) -> None:
     assert [row.split(" | ")[1:3] for row in rows] == [["pretrained", "1"], ["from scratch", "1"]]
     assert (tmp_path / "report.png").stat().st_size > 10_000
     assert "pretrained_less_scratch: not run" in done.stdout, "the bar compares 10 with 50 %"
+    elsewhere = study(tmp_path, "--keep", "none", "--found", "report.json")
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    assert "2 of 2 trainings are there" in elsewhere.stderr, "taken from the earlier report, nothing runs again"
 
 
 def found(start: str, fraction: float, *means: float) -> list[Found]:
