@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from picker.calibration import PhaseCalibration
+from picker.model.after_p import AfterP, AfterPState
 from picker.model.causal import Delay, TailState
 from picker.model.config import ModelConfig
 from picker.model.encoder import EncoderState, FeatureEncoder
@@ -21,7 +22,7 @@ from picker.spec import PickerSpec
 
 
 class PickerState(NamedTuple):
-    """Everything that a station carries from chunk to chunk; ``matched`` is empty where there is no second look."""
+    """What a station carries from chunk to chunk; ``matched`` and ``after_p`` are empty without a second look."""
 
     normalizer: NormalizerState
     encoder: EncoderState
@@ -29,6 +30,7 @@ class PickerState(NamedTuple):
     unet: UNetState
     head: HeadState
     matched: TailState
+    after_p: AfterPState
 
 
 class Picker(nn.Module):
@@ -49,6 +51,7 @@ class Picker(nn.Module):
         self.unet = XLSTMUNet(config)
         self.head = PickHead(config)
         self.matched = MatchedFilter() if config.second_look_samples else None
+        self.after_p = AfterP(self.later_samples) if config.second_look_samples else None
 
     @property
     def later_samples(self) -> int:
@@ -64,13 +67,17 @@ class Picker(nn.Module):
             delay=self.delay.initial_state(batch, like),
             unet=self.unet.initial_state(batch, like),
             head=self.head.initial_state(batch, like),
-            matched=self._filter_state(batch, like),
+            **self._second_states(batch, like),
         )
 
-    def _filter_state(self, batch: int, like: Tensor) -> TailState:
-        if self.matched is None:
-            return TailState(like.new_zeros(batch, 0, 0))
-        return self.matched.initial_state(batch, like)
+    def _second_states(self, batch: int, like: Tensor) -> dict[str, Any]:
+        if self.matched is None or self.after_p is None:
+            nothing = TailState(like.new_zeros(batch, 0, 0))
+            return {"matched": nothing, "after_p": AfterPState(nothing.tail, nothing)}
+        return {
+            "matched": self.matched.initial_state(batch, like),
+            "after_p": self.after_p.initial_state(batch, like),
+        }
 
     def forward(
         self, chunk: Tensor, valid: Tensor, reset: Tensor | None = None, state: PickerState | None = None
@@ -89,18 +96,21 @@ class Picker(nn.Module):
         late, delay = self.delay(tokens.transpose(1, 2), state.delay)
         tokens, unet = self.unet(tokens, state.unet, self.late(late.transpose(1, 2)))
         logits, later, head = self.head(tokens, features, state.head)
-        return logits, later, PickerState(normalizer, encoder, delay, unet, head, state.matched)
+        return logits, later, PickerState(normalizer, encoder, delay, unet, head, state.matched, state.after_p)
 
     def probabilities(
         self, chunk: Tensor, valid: Tensor, reset: Tensor | None = None, state: PickerState | None = None
     ) -> tuple[Tensor, PickerState]:
-        """Probabilities (B, 3, T) and the next state; S is that of the second look, filtered, where there is one."""
+        """Probabilities (B, 3, T) and the next state; S is that of the second look where there is one, filtered and
+        weighed by how lately there was a P."""
         logits, later, after = self(chunk, valid, reset, state)
         first = torch.softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=1)
-        if later is None or self.matched is None:
+        if later is None or self.matched is None or self.after_p is None:
             return first, after
         second, matched = self.matched(torch.sigmoid(later.to(first.dtype)), after.matched)
-        return torch.cat([first[:, :1], second, first[:, 2:]], dim=1), after._replace(matched=matched)
+        second, after_p = self.after_p(first[:, :1], second, after.after_p)
+        after = after._replace(matched=matched, after_p=after_p)
+        return torch.cat([first[:, :1], second, first[:, 2:]], dim=1), after
 
 
 def specification(
