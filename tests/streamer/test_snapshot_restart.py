@@ -11,9 +11,19 @@ from typing import Any
 
 import pytest
 from broker import MOSQUITTO, mosquitto
-from daemon_kit import Subscriber, daemon, expected, found, subscriber, three_components, write_config
+from daemon_kit import (
+    TICK_S,
+    Subscriber,
+    daemon,
+    expected,
+    found,
+    subscriber,
+    three_components,
+    write_config,
+)
 
 from streamer.replay import ReplayServer, ReplaySettings
+from streamer.snapshot_file import read
 
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="needs the Mosquitto broker")
 
@@ -50,6 +60,18 @@ def about(message: dict[str, Any]) -> dict[str, Any]:
     return extensions
 
 
+def kept_stations(snapshot: Path) -> int:
+    """How many stations the snapshot holds; 0 where there is none."""
+    return int(read(snapshot).header["stations"]) if snapshot.exists() else 0
+
+
+async def both_kept(snapshot: Path) -> None:
+    """Wait until a snapshot holds both stations: a station that none has ever held begins afresh after a kill."""
+    async with asyncio.timeout(20):
+        while kept_stations(snapshot) < len(STATIONS):  # noqa: ASYNC110 - a file tells nobody
+            await asyncio.sleep(TICK_S)
+
+
 @pytest.mark.parametrize("kill_at_s", [(3.1, 5.3), (2.4, 4.6, 6.2)])
 async def test_killed_daemon_makes_each_pick_once(tmp_path: Path, kill_at_s: tuple[float, ...]) -> None:
     """kill -9, again and again: the picks are those of an undisturbed run, and no arrival has two ids."""
@@ -57,8 +79,10 @@ async def test_killed_daemon_makes_each_pick_once(tmp_path: Path, kill_at_s: tup
         async with served(tmp_path) as server, subscriber(broker.port) as picks:
             config = write_config(tmp_path, seedlink=[server.port], mqtt=broker.port, more=KEEP)
             begun_s = asyncio.get_running_loop().time()
-            for moment_s in kill_at_s:
+            for number, moment_s in enumerate(kill_at_s):
                 async with daemon(config) as running:
+                    if not number:
+                        await both_kept(tmp_path / "snapshot")
                     await asyncio.sleep(max(0.5, begun_s + moment_s - asyncio.get_running_loop().time()))
                     await running.stop(signal.SIGKILL)
             async with daemon(config) as running:
