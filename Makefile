@@ -3,6 +3,7 @@
 PYTHON ?= python3
 # Further package index to take PyTorch from (see README.md, "Install"); empty: pip's own setting.
 TORCH_INDEX ?=
+WORKERS ?= 2
 
 SOURCES := picker pretrain export streamer
 DEV := .venv/bin/python
@@ -18,8 +19,8 @@ help: ## Print this list
 demo: .venv-demo ## Pick real earthquakes live on this machine, from SeedLink to MQTT (under 5 minutes, installation included)
 	$(DEMO) -m demo.run
 
-test: .venv mosquitto ## Run all tests
-	$(DEV) -m pytest
+test: .venv mosquitto ## Run all tests, WORKERS files at a time (2)
+	OMP_NUM_THREADS=1 $(DEV) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: .venv ## Check format, lint, types and import rules (no tests)
 	@failed=0; \

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,6 +14,9 @@ from picker.model.config import LevelConfig, ModelConfig
 FORGET_BIAS = (3.0, 6.0)
 """Forget-gate biases are spread over the heads: memories from about 20 to 400 tokens at the start of training."""
 INPUT_BIAS = -2.0
+FADING_SAMPLES = 6000
+"""However open a forget gate, a memory fades by e in a minute: windows of training are no longer, so what an older one
+does was never learnt, and after hours of stream it is mostly that."""
 NORM_EPSILON = 1e-5
 
 
@@ -25,6 +30,7 @@ class MLSTMBlock(nn.Module):
         super().__init__()
         self.gate, self.heads, self.keys, self.values = config.gate, level.heads, config.key_size, config.value_size
         self.chunk_tokens = chunk_tokens
+        self.fading = config.chunk_samples / chunk_tokens / FADING_SAMPLES
         self.cell, self.shared_zeros = cell or CELLS[config.gate], False
         inner, hidden = self.heads * self.values, int(config.feedforward_factor * level.width)
         self.sizes = [self.heads * self.keys] * 2 + [inner] * 2 + [self.heads] * 2
@@ -56,11 +62,16 @@ class MLSTMBlock(nn.Module):
             precise = torch.promote_types(q.dtype, torch.float32)
             q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
             i, f = (t.to(precise).transpose(1, 2) for t in (i, f))
-            h, state = self.cell(q, k, v, i, f, state, self._chunk(x.shape[1]))
+            h, state = self.cell(q, k, v, i, self._faded(f), state, self._chunk(x.shape[1]))
             h = F.layer_norm(h.to(precise), (self.values,), eps=NORM_EPSILON).transpose(1, 2).flatten(2)
         x = x + self.dropout(self.out(torch.sigmoid(o) * h.to(o.dtype)))
         hidden = F.gelu(self.feedforward_in(self.feedforward_norm(x)), approximate="tanh")
         return x + self.dropout(self.feedforward_out(hidden)), state
+
+    def _faded(self, f: Tensor) -> Tensor:
+        """The gate whose log sigmoid is that of ``f`` less the fading of a token: any cell or kernel takes it."""
+        highest = -math.log(math.expm1(self.fading))
+        return highest - F.softplus(highest + self.fading - f)
 
     def _chunk(self, tokens: int) -> int:
         """Tokens a chunk of the cell: those of a model chunk when serving, 64 where a longer input allows it."""

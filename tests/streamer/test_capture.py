@@ -126,8 +126,8 @@ def test_a_damaged_packet_is_passed_over_with_one_warning(tmp_path: Path) -> Non
         (b'{"onset_capture": 99}\n', "a capture of format 99"),
         (b'{"onset_capture": 1, "run": "x"}\n', "first line is damaged"),
         (HEADER.encode(), "the capture holds no packet"),
-        (gzip.compress(b"text"), "not a capture"),
-        (gzip.compress(HEADER.encode())[:20], "cannot be read"),
+        (gzip.compress(b"text", mtime=0), "not a capture"),
+        (gzip.compress(HEADER.encode(), mtime=0)[:20], "cannot be read"),
     ],
 )
 def test_a_file_that_is_no_capture_is_one_clear_error(tmp_path: Path, content: bytes, said: str, capsys: Any) -> None:
