@@ -49,7 +49,8 @@ class KernelBlock(nn.Module):
         block, normed = self.block, self.block.norm(x)
         with torch.autocast(x.device.type, enabled=False):
             projected = F.linear(normed.to(self.dtype), self.weight, self.bias)
-            gates = F.linear(normed.float(), self.gate_weight, self.gate_bias)
+            i, f = F.linear(normed.float(), self.gate_weight, self.gate_bias).chunk(2, dim=-1)
+            gates = torch.cat([i, block.faded(f)], dim=-1)
         h, memory = self.step(projected, gates, state, self.heads)
         x = x + block.out(h)
         hidden = F.gelu(block.feedforward_in(block.feedforward_norm(x)), approximate="tanh")

@@ -62,16 +62,16 @@ class MLSTMBlock(nn.Module):
             precise = torch.promote_types(q.dtype, torch.float32)
             q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
             i, f = (t.to(precise).transpose(1, 2) for t in (i, f))
-            h, state = self.cell(q, k, v, i, self._faded(f), state, self._chunk(x.shape[1]))
+            h, state = self.cell(q, k, v, i, self.faded(f), state, self._chunk(x.shape[1]))
             h = F.layer_norm(h.to(precise), (self.values,), eps=NORM_EPSILON).transpose(1, 2).flatten(2)
         x = x + self.dropout(self.out(torch.sigmoid(o) * h.to(o.dtype)))
         hidden = F.gelu(self.feedforward_in(self.feedforward_norm(x)), approximate="tanh")
         return x + self.dropout(self.feedforward_out(hidden)), state
 
-    def _faded(self, f: Tensor) -> Tensor:
+    def faded(self, f: Tensor) -> Tensor:
         """The gate whose log sigmoid is that of ``f`` less the fading of a token: any cell or kernel takes it."""
         highest = -math.log(math.expm1(self.fading))
-        return highest - F.softplus(highest + self.fading - f)
+        return highest + F.logsigmoid(f - (highest + self.fading))
 
     def _chunk(self, tokens: int) -> int:
         """Tokens a chunk of the cell: those of a model chunk when serving, 64 where a longer input allows it."""

@@ -127,7 +127,7 @@ def test_a_killed_build_goes_on_where_it_was(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"of {parts} parts are not packed yet; run the same `pretrain pack` again"):
         shards.open_folder(tmp_path / "out")
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert f"{len(before)} of them there before" in said.replace("\n", " ")
+    assert f"{len(before)} of them there before" in " ".join(said.split())
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
     build_folder(plan_of(north, shard_bytes=20_000), tmp_path / "whole")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
