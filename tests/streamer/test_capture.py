@@ -33,8 +33,6 @@ from streamer.capture.reader import Capture
 from streamer.capture.settings import CaptureSettings
 from streamer.errors import BadRecord
 
-pytestmark = pytest.mark.usefixtures("own_logging")
-
 letters = st.characters(min_codepoint=32, max_codepoint=126)
 packets_ = st.builds(
     CapturedPacket,

@@ -15,8 +15,6 @@ from picker.bundle import load_bundle
 from streamer.capture.entry import Header, Hole
 from streamer.cli import main
 
-pytestmark = pytest.mark.usefixtures("own_logging")
-
 
 def test_the_summary_tells_what_is_missing(tmp_path: Path, capsys: Any) -> None:
     """Lost and damaged packets, records not used, and an end that was not one, in plain words on standard error."""

@@ -14,8 +14,6 @@ from capture_kit import captured, played, write_capture
 from streamer.cli import main
 from streamer.compare import compare, read_picks
 
-pytestmark = pytest.mark.usefixtures("own_logging")
-
 
 @pytest.fixture
 def messages(tmp_path: Path) -> list[dict[str, Any]]:

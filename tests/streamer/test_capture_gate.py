@@ -35,10 +35,7 @@ from streamer.capture.entry import CapturedPacket
 from streamer.capture.reader import Capture
 from streamer.replay import ReplayServer, ReplaySettings
 
-pytestmark = [
-    pytest.mark.usefixtures("own_logging"),
-    pytest.mark.skipif(MOSQUITTO is None, reason="needs the Mosquitto broker"),
-]
+pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="needs the Mosquitto broker")
 
 GAPS = {"HHZ": ((17.0, 18.5), (26.0, 28.5)), "HHN": ((17.0, 18.5), (25.5, 29.0)), "HHE": ((3.0, 19.0), (26.0, 29.0))}
 MORE = '[capture]\npath = "captures"\n[picks]\nprovisional = true\nthresholds = { P = 0.4 }\n'

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-import structlog
 from daemon_kit import write_config
 from onnx import numpy_helper
 
@@ -24,17 +21,6 @@ from streamer.model_files import open_stepper
 from streamer.picking import Picking
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def _own_logging() -> Iterator[None]:
-    """``streamer run`` sets the logging of its process up: put that of the tests back."""
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = before
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -26,7 +26,6 @@ from streamer.instant import utc_ns
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "docs" / "pick.schema.json").read_text())
 
-pytestmark = pytest.mark.usefixtures("own_logging")
 needs_obspy = pytest.mark.skipif(find_spec("obspy") is None, reason="needs the obspy extra")
 
 

@@ -12,8 +12,6 @@ from daemon_kit import SECOND_NS, START_NS, daemon, expected, found, subscriber,
 
 from streamer.replay import ReplayServer, ReplaySettings
 
-pytestmark = pytest.mark.usefixtures("own_logging")
-
 GAPS = {"HHZ": ((17.0, 18.5), (26.0, 28.5)), "HHN": ((17.0, 18.5), (25.5, 29.0)), "HHE": ((3.0, 19.0), (26.0, 29.0))}
 """A short gap in all three, one of 2.5 s after which the model starts afresh, and a component away for 16 s."""
 

@@ -20,8 +20,6 @@ from streamer.archive.selection import Selection
 from streamer.record import Record
 from streamer.stations import Stations
 
-pytestmark = pytest.mark.usefixtures("own_logging")
-
 GAPS = {"HHZ": ((17.0, 18.5),), "HHN": ((9.0, 18.5),), "HHE": ((3.0, 22.4), (26.0, 40.0))}
 
 

@@ -24,8 +24,6 @@ from streamer.cli import main
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.usefixtures("own_logging")
-
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:

@@ -150,7 +150,6 @@ def test_settings_name_a_file_or_several(tmp_path: Path, given: str) -> None:
     assert len(stations.known()) == len(stations.metadata)
 
 
-@pytest.mark.usefixtures("own_logging")
 def test_picks_have_the_coordinates_of_their_channel(tmp_path: Path) -> None:
     """As the channel was at the time; a channel that the file does not name has none, and the picks are the same."""
     data = tmp_path / "one.mseed"
@@ -163,7 +162,6 @@ def test_picks_have_the_coordinates_of_their_channel(tmp_path: Path) -> None:
     assert [(one["phase"], one["time"]) for one in with_file] == [(one["phase"], one["time"]) for one in without]
 
 
-@pytest.mark.usefixtures("own_logging")
 @pytest.mark.parametrize("command", [["run", "--check"], ["check"]])
 def test_a_file_to_mend_is_told_before_anything_starts(
     tmp_path: Path, command: list[str], capsys: pytest.CaptureFixture[str]
