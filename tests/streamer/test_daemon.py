@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from broker import MOSQUITTO, free_port, mosquitto
 from daemon_kit import (
     P_AT_S,
@@ -242,7 +241,6 @@ async def test_status_line_says_how_the_daemon_is(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("streamer.status.REFRESH_EVERY_S", 0.01)
     settings = load_settings(write_config(tmp_path, seedlink=[free_port()], mqtt=free_port()))
     bundle = load_bundle(settings.bundle.path)
-    structlog.reset_defaults()
     with capture_logs() as logs:
         task = asyncio.create_task(report_status(Daemon(settings, bundle, OnnxStepper(bundle))))
         await asyncio.sleep(0.3)

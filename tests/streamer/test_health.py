@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from broker import MOSQUITTO, free_port, mosquitto
 from daemon_kit import channel, three_components, write_config
 from health_kit import fetch, health, make_daemon, running, until
@@ -34,7 +33,6 @@ needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason="needs the Mosqui
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes two minutes in service takes a moment here."""
-    structlog.reset_defaults()
     for word in ("no_server", "broker_absent", "queue_full", "no_chunk"):
         monkeypatch.setitem(LIMITS_S, word, 0.5)
     monkeypatch.setattr(module, "TICK_S", 0.05)

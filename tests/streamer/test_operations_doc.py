@@ -11,7 +11,6 @@ from pathlib import Path
 
 import aiomqtt
 import pytest
-import structlog
 from broker import MOSQUITTO, mosquitto
 from daemon_kit import ROOT, write_config
 from health_kit import make_daemon
@@ -227,7 +226,6 @@ def test_files_and_links_exist() -> None:
 @pytest.mark.skipif(not (shutil.which("openssl") and shutil.which("mosquitto_passwd")), reason="needs openssl")
 async def test_the_broker_shown_is_secure(tmp_path: Path) -> None:
     """A real Mosquitto with the configuration shown: the daemon writes, a reader reads, and neither does the other."""
-    structlog.reset_defaults()
     certify(tmp_path)
     make_users(tmp_path / "passwords", "onset", "reader")
     config, rules = (

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from broker import free_port
 from daemon_kit import DURATION_S, START_NS, channel, three_components
 from scripted_seedlink import RECORD_BYTES, Client, close, play, scripted_seedlink, split
@@ -19,11 +18,6 @@ from streamer.replay import ReplayServer, ReplaySettings
 from streamer.replay.rewrite import rewrite
 
 RECORDS = split(channel("HHZ"))
-
-
-@pytest.fixture(autouse=True)
-def _plain_structlog() -> Any:
-    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize("version", ["3", "4", "auto"])

@@ -43,7 +43,6 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     yield text
     root.removeHandler(handler)
     client.setLevel(level)
-    structlog.reset_defaults()
 
 
 def certificate(folder: Path, name: str = "IP:127.0.0.1") -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import structlog
 from structlog.testing import capture_logs
 from swap_kit import facts, make_picking, model, records, two_bundles, work
 from test_swap import Failing
@@ -54,7 +53,6 @@ def test_shadow_that_fails_is_off_and_the_first_goes_on(bundles: tuple[Bundle, B
     stepper = Failing(bundles[1], 1)
     stepper.at = 30
     picking.shadow.model.engine = Engine(stepper)
-    structlog.reset_defaults()
     with capture_logs() as logs:
         work(picking, RECORDS)
     (line,) = [one for one in logs if one["log_level"] == "error"]
@@ -74,7 +72,6 @@ def test_shadow_gives_way_and_starts_afresh(bundles: tuple[Bundle, Bundle], monk
         behind = 20e9 < RECORDS[number].start_ns - RECORDS[0].start_ns < 24e9
         monkeypatch.setattr("streamer.picking.QUEUE_RECORDS", -2 if behind else 4096)
 
-    structlog.reset_defaults()
     with capture_logs() as logs:
         work(picking, RECORDS, before)
     told = [one["event"] for one in logs if "shadow" in one["event"]]

@@ -11,16 +11,7 @@ from typing import Any
 
 import pytest
 from broker import MOSQUITTO, mosquitto
-from daemon_kit import (
-    TICK_S,
-    Subscriber,
-    daemon,
-    expected,
-    found,
-    subscriber,
-    three_components,
-    write_config,
-)
+from daemon_kit import TICK_S, Subscriber, daemon, expected, found, subscriber, three_components, write_config
 
 from streamer.replay import ReplayServer, ReplaySettings
 from streamer.snapshot_file import read

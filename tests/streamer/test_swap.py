@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-import structlog
 from structlog.testing import capture_logs
 from swap_kit import facts, make_picking, model, records, two_bundles, work
 
@@ -189,7 +188,6 @@ def test_successor_that_fails_leaves_the_old_model(
         if number == 60:
             picking.swap = Swap(picking.model, successor, WARM_UP_S, lambda model: pytest.fail("it was swapped"))
 
-    structlog.reset_defaults()
     with capture_logs() as logs:
         work(picking, RECORDS, before)
     assert [line["event"] for line in logs if line["log_level"] == "error"] == [

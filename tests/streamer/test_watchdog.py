@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 from broker import free_port
 from daemon_kit import ROOT, daemon, three_components, write_config
 from health_kit import Manager, make_daemon, running, until
@@ -40,7 +39,6 @@ def watched(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> Manager:
     """The manager watches this process, and wants to hear of it within 0.4 s."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(manager.path))
     monkeypatch.setenv("WATCHDOG_USEC", SPAN_US)
-    structlog.reset_defaults()
     return manager
 
 
